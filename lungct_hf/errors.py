@@ -1,0 +1,77 @@
+"""The errors a user can meet: one clear sentence (what came, what is needed, the fix) and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+
+class LungCTError(Exception):
+    """Something failed for a reason the user can act on. Exit code 1."""
+
+    exit_code = 1
+
+
+class UsageError(LungCTError):
+    """The call itself cannot be carried out as it was typed. Exit code 2."""
+
+    exit_code = 2
+
+
+class RefusedError(LungCTError):
+    """A gate said no. Exit code 3."""
+
+    exit_code = 3
+
+
+class BadSliceError(LungCTError):
+    """One file is not a readable slice; in a batch it becomes a row with this reason."""
+
+
+def brief(error: BaseException) -> str:
+    """What another library's error says, in at most one line."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:160]
+
+
+def require(module: str, extra: str) -> None:
+    """Raise if `module` is not installed, naming the extra that brings it."""
+    if importlib.util.find_spec(module) is None:
+        raise LungCTError(f"This needs {module}, which is not installed. Fix: pip install 'lungct-hf[{extra}]'")
+
+
+@contextmanager
+def exit_on_error() -> Iterator[None]:
+    """For entry points: turn what a user can act on into one line on stderr and an exit code, never a traceback."""
+    try:
+        yield
+    except LungCTError as error:
+        _leave(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _leave("stopped by Ctrl-C", 130)
+    except OSError as error:
+        # A full or read-only disk can strike at any write; other OSErrors are bugs and keep their traceback.
+        fix = _DISK_FIXES.get(error.errno or 0)
+        if fix is None:
+            raise
+        where = f" at {error.filename}" if error.filename else ""
+        _leave(f"{error.strerror}{where}. Fix: {fix}", 1)
+
+
+_DISK_FIXES = {
+    errno.ENOSPC: "free some space; what was written before is intact (training continues with --resume).",
+    errno.EDQUOT: "your disk quota is used up; free some space (training continues with --resume).",
+    errno.EACCES: "choose a folder you may write to (--output-dir).",
+    errno.EPERM: "choose a folder you may write to (--output-dir).",
+    errno.EROFS: "the file system is read-only; choose another folder (--output-dir).",
+    errno.ENOTDIR: "a part of that path is a file, not a folder; choose another folder (--output-dir).",
+}
+
+
+def _leave(sentence: str, code: int) -> NoReturn:
+    print(f"error: {sentence}", file=sys.stderr, flush=True)
+    sys.exit(code)
