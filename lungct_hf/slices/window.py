@@ -1,0 +1,25 @@
+"""Hounsfield units to 8-bit grey with a fixed display window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Window:
+    """A linear CT display window: `center` and `width` in HU (DICOM PS3.3 C.11.2.1.2, the LINEAR_EXACT form)."""
+
+    center: float
+    width: float
+
+    def apply(self, hu: np.ndarray) -> np.ndarray:
+        """Map HU (any float or integer array) to uint8: the window's lower end is 0, its upper end 255."""
+        lower = self.center - self.width / 2
+        scaled = (np.asarray(hu, dtype=np.float32) - lower) * (255.0 / self.width)
+        return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+
+
+# The window of IQ-OTH/NCCD, estimated from its grey levels: air about 41, fat about 194, muscle about 218.
+LUNG_WINDOW = Window(center=-485.0, width=1500.0)
