@@ -1,0 +1,179 @@
+"""The model card: data taken from the model's own files, put into the template model_card.md.
+
+Nothing on the card is typed by hand: every number comes from config.json, lungct.json or evaluation/metrics.json, and
+what these do not say, the card says is not recorded.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import (
+    EvalResult,
+    EvalResultEntry,
+    ModelCard,
+    ModelCardData,
+    eval_result_entries_to_yaml,
+)
+from huggingface_hub.utils import yaml_dump
+
+from ..errors import LungCTError
+from ..files import write_atomic
+from ..labels import LABELS
+from ..resources import shipped
+from . import caveats, wording
+from .author import PLACEHOLDER, author_text, with_author_text
+
+METRICS = {"balanced_accuracy": "Balanced accuracy", "accuracy": "Accuracy", "macro_auroc": "Macro AUROC"}
+_HUB_METRIC = {"macro_auroc": "roc_auc"}
+_EVAL_RESULTS = Path(".eval_results") / "lungct.yaml"
+
+
+def render_card(model_dir: str | Path, repo_id: str | None = None) -> str:
+    """The card of the model in `model_dir` as Markdown, with the invitation where an author's text may go.
+
+    Reads config.json, lungct.json and, if it is there, evaluation/metrics.json; without the last the card says that no
+    evaluation is recorded. Raises LungCTError when a file is missing or not JSON.
+    """
+    model_dir = Path(model_dir)
+    config, contract, metrics = _read(model_dir)
+    provenance = contract.get("provenance") or {}
+    labels = list(contract.get("labels") or LABELS)
+    data = wording.data_facts(provenance.get("data") or {})
+    card = ModelCard.from_template(
+        card_data=_metadata(config, provenance, data, metrics),
+        template_str=_template(),
+        repo_id=repo_id or PLACEHOLDER,
+        architecture=config.get("architecture", "MobileNetV2"),
+        labels=labels,
+        chance=wording.percent(1 / len(labels)),
+        version=f" {provenance['package_version']}" if provenance.get("package_version") else "",
+        modified=bool(provenance.get("modified")),
+        window=wording.window(contract.get("window") or {}),
+        geometry=wording.geometry(contract.get("geometry") or {}, config),
+        data=data,
+        init=wording.init_facts(provenance.get("init") or {}),
+        split=wording.split_facts(provenance.get("split") or {}, (metrics or {}).get("split") or {}),
+        counts=wording.count_rows(labels, provenance.get("data") or {}, (metrics or {}).get("split") or {}),
+        training=wording.training(provenance),
+        settings=wording.settings(provenance),
+        command=provenance.get("command"),
+        limitations=caveats.limitations(data, labels, metrics),
+        references=caveats.references(data),
+        **wording.result_facts(labels, metrics),
+    )
+    return with_author_text(str(card), "")
+
+
+def write_card(model_dir: str | Path, repo_id: str | None = None) -> Path:
+    """Render README.md into the model's directory, keeping what an author wrote in the one that is there."""
+    path = Path(model_dir) / "README.md"
+    kept = author_text(path.read_bytes().decode("utf-8", "replace")) if path.is_file() else ""
+    write_atomic(path, with_author_text(render_card(model_dir, repo_id), kept))
+    return path
+
+
+def write_eval_results(model_dir: str | Path) -> Path | None:
+    """Write .eval_results/lungct.yaml, which the Hub shows beside the model; without an evaluation no file, and None.
+
+    The Hub's format names a data set on the Hub. For data that are not there the entry carries a plain name and says
+    so in its notes.
+    """
+    model_dir = Path(model_dir)
+    path = model_dir / _EVAL_RESULTS
+    _, contract, metrics = _read(model_dir)
+    provenance = contract.get("provenance") or {}
+    if metrics is None:
+        path.unlink(missing_ok=True)
+        return None
+    data = wording.data_facts(provenance.get("data") or {})
+    notes = f"{wording.protocol_note(metrics.get('split') or {})}; test fold, n = {_plain(metrics['test']['n'])}"
+    notes += "" if data["hub_id"] else f"; {data['name']} is not a data set on the Hub"
+    entries = [
+        EvalResultEntry(
+            dataset_id=data["hub_id"] or data["slug"],
+            dataset_revision=data["hub_revision"],
+            task_id=key,
+            value=value,
+            date=provenance.get("created"),
+            notes=notes,
+        )
+        for key, value in _values(metrics).items()
+    ]
+    text = yaml_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
+    write_atomic(path, text)
+    return path
+
+
+def _metadata(
+    config: dict[str, Any], provenance: dict[str, Any], data: dict[str, Any], metrics: dict[str, Any] | None
+) -> ModelCardData:
+    results = []
+    for key, value in _values(metrics).items() if metrics else ():
+        split = (metrics or {}).get("split") or {}
+        results.append(
+            EvalResult(
+                task_type="image-classification",
+                dataset_type=data["hub_id"] or data["slug"],
+                dataset_name=data["name"],
+                dataset_split="test",
+                dataset_revision=data["hub_revision"],
+                dataset_args={"protocol": split.get("protocol"), "grouping": split.get("grouping")},
+                metric_type=_HUB_METRIC.get(key, key),
+                metric_name=METRICS[key],
+                metric_value=value,
+            )
+        )
+    tags = ["lungct_hf", "timm", "image-classification", "medical", "ct", "lung", "not-a-medical-device"]
+    return ModelCardData(
+        license="apache-2.0",
+        library_name="transformers",
+        pipeline_tag="image-classification",
+        tags=tags + (["synthetic-data"] if data["phantom"] else []),
+        datasets=[data["hub_id"]] if data["hub_id"] else None,
+        metrics=[_HUB_METRIC.get(key, key) for key in METRICS] if results else None,
+        model_name=f"lungct-{config.get('architecture', 'mobilenetv2')}" if results else None,
+        eval_results=results or None,
+    )
+
+
+def _values(metrics: dict[str, Any]) -> dict[str, float]:
+    """The headline figures of the test fold as plain floats; one that is undefined is left out."""
+    found = {key: _plain(metrics["test"].get(key)) for key in METRICS}
+    return {key: round(value, 4) for key, value in found.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    """A numpy number as a plain one: YAML would write the former as a Python object."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def _template() -> str:
+    # Tags on their own line leave nothing behind. huggingface_hub renders with jinja's defaults, which keep the line,
+    # so the line end is taken off here.
+    lines = shipped("model_card.md").read_text(encoding="utf-8").splitlines()
+    whole = ((line.startswith("{%") and line.endswith("%}")) for line in lines)
+    return "".join(line if tag else line + "\n" for line, tag in zip(lines, whole, strict=True))
+
+
+def _read(model_dir: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]:
+    """config.json, lungct.json and metrics.json (None when there is no such file)."""
+    evaluation = model_dir / "evaluation" / "metrics.json"
+    metrics = _json(evaluation) if evaluation.is_file() else None
+    return _json(model_dir / "config.json"), _json(model_dir / "lungct.json"), metrics
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise LungCTError(
+            f"{path} is missing, so no card can be written. Give the directory that training wrote."
+        ) from error
+    except ValueError as error:
+        raise LungCTError(f"{path} is not JSON ({error}). Write the model again.") from error
+    if not isinstance(value, dict):
+        raise LungCTError(f"{path} holds {type(value).__name__}, needed: a JSON object. Write the model again.")
+    return value

@@ -1,0 +1,230 @@
+"""Get a model, from a directory or from a Hub at one exact commit, and check what arrived."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub.errors import RevisionNotFoundError
+from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import filter_repo_objects
+
+from ..errors import LungCTError, UsageError
+from .failures import HUB_ERRORS, Target, check_repo_id, explain, is_passing, patiently, usable_token
+
+logger = logging.getLogger("lungct_hf")
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class FetchedModel:
+    """Where the files are and exactly which ones they are.
+
+    `revision` is the 40-hex commit, None for a local directory; `requested_revision` is what the caller typed.
+    """
+
+    path: Path
+    repo_id: str | None = None
+    revision: str | None = None
+    requested_revision: str | None = None
+
+
+def split_revision(repo: str) -> tuple[str, str | None]:
+    """("owner/name", "rev") from "owner/name@rev"; the second is None when there is no "@"."""
+    name, at, revision = repo.partition("@")
+    if at and not (name and revision):
+        raise UsageError(f"{repo!r} is not a model: write OWNER/NAME or OWNER/NAME@REVISION.")
+    return name, revision or None
+
+
+def fetch_model(
+    repo_or_dir: str | Path,
+    revision: str | None = None,
+    *,
+    token: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    allow_patterns: list[str] | None = None,
+) -> FetchedModel:
+    """The files of a model: a directory that exists wins, anything else is "owner/name" or "owner/name@revision".
+
+    The revision is resolved to a commit once and everything is downloaded at that commit. Every file is then compared
+    with the hash that the Hub states, because the client notices a short download but not a flipped bit: a bad file is
+    deleted and fetched once more. When the Hub cannot be reached, the cached copy of that revision is used and a
+    warning says so; HF_HUB_OFFLINE=1 and `local_files_only` use the cache without asking.
+
+    Raises UsageError for a name or combination that means nothing, LungCTError for everything that the Hub or the
+    network refuses: no such repository or revision, private, gated, wrong token, unreachable with nothing cached,
+    cut off twice, damaged twice.
+    """
+    text = str(repo_or_dir)
+    directory = Path(repo_or_dir).expanduser()
+    if directory.is_dir():
+        if revision is not None:
+            raise UsageError(f"{text} is a local directory, which has no revisions: drop {revision!r}.")
+        return FetchedModel(directory)
+    repo_id, at = split_revision(text)
+    if at and Path(repo_id).expanduser().is_dir():
+        raise UsageError(f"{repo_id} is a local directory, which has no revisions: drop '@{at}'.")
+    if at and revision and at != revision:
+        raise UsageError(f"Two revisions were given, {at!r} and {revision!r}: give one.")
+    _not_a_path(text, directory)
+    target = Target(check_repo_id(repo_id), at or revision or constants.DEFAULT_REVISION, usable_token(token))
+    cache = Path(cache_dir) if cache_dir is not None else None
+    asked = at or revision
+    if local_files_only or constants.is_offline_mode():
+        path = _cached(
+            target, cache, allow_patterns, "the network is switched off (HF_HUB_OFFLINE or local_files_only)"
+        )
+        return FetchedModel(path, repo_id, path.name, asked)
+    api = HfApi(endpoint=constants.ENDPOINT, token=target.token)
+    try:
+        commit = _resolve(api, target)
+    except HUB_ERRORS as error:
+        if not is_passing(error):
+            raise _missing_revision(api, target, error) from None
+        path = _cached(target, cache, allow_patterns, f"{constants.ENDPOINT} could not be reached")
+        short = f"{repo_id} at {path.name[:7]}"
+        warnings.warn(f"{constants.ENDPOINT} could not be reached; using the cached copy of {short}.", stacklevel=2)
+        return FetchedModel(path, repo_id, path.name, asked)
+    try:
+        path = _download(api, target, commit, cache, allow_patterns)
+    except HUB_ERRORS as error:
+        raise explain(error, target) from None
+    return FetchedModel(path, repo_id, commit, asked)
+
+
+def _not_a_path(text: str, directory: Path) -> None:
+    if directory.is_file():
+        raise LungCTError(
+            f"{text} is a file; a model is a directory (with config.json and model.safetensors) or a Hub repo."
+        )
+    name = text.partition("@")[0]
+    if text.startswith((".", "/", "~", "\\")) or name.count("/") > 1 or "\\" in name or name.endswith("/"):
+        raise LungCTError(
+            f"There is no directory {text}. Give an existing model directory, or a Hub repo as OWNER/NAME."
+        )
+
+
+def _resolve(api: HfApi, target: Target) -> str:
+    # Without a limit the client waits for as long as a network that swallows everything keeps it waiting.
+    limit = constants.HF_HUB_ETAG_TIMEOUT
+    info = patiently(lambda: api.repo_info(target.repo_id, revision=target.revision, timeout=limit))
+    if not info.sha or not _COMMIT.fullmatch(info.sha):
+        raise LungCTError(f"{api.endpoint} did not say which commit {target.repo_id}@{target.revision} is.")
+    return info.sha
+
+
+def _missing_revision(api: HfApi, target: Target, error: Exception) -> LungCTError:
+    """The sentence for `error`; if a revision was not found, with the names that would have been."""
+    found = explain(error, target)
+    if not isinstance(error, RevisionNotFoundError):
+        return found
+    try:
+        refs = api.list_repo_refs(target.repo_id)
+    except HUB_ERRORS:
+        return found
+    names = [ref.name for ref in [*refs.tags, *refs.branches]]
+    return LungCTError(f"{found} It has: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}.")
+
+
+def _cached(target: Target, cache: Path | None, patterns: list[str] | None, why: str) -> Path:
+    try:
+        found = snapshot_download(
+            target.repo_id, revision=target.revision, cache_dir=cache, allow_patterns=patterns, local_files_only=True
+        )
+    except HUB_ERRORS:
+        raise LungCTError(
+            f"{target.repo_id} at revision {target.revision!r} is not (wholly) in the local cache, and {why}. "
+            "Connect once, check HF_ENDPOINT, or give a local directory."
+        ) from None
+    return Path(found)
+
+
+def _download(api: HfApi, target: Target, commit: str, cache: Path | None, patterns: list[str] | None) -> Path:
+    entries = patiently(lambda: list(api.list_repo_tree(target.repo_id, recursive=True, revision=commit)))
+    files = {e.path: e for e in entries if isinstance(e, RepoFile)}
+    wanted = [files[name] for name in filter_repo_objects(sorted(files), allow_patterns=patterns)]
+
+    def fetch() -> Path:
+        return Path(
+            snapshot_download(
+                target.repo_id,
+                revision=commit,
+                cache_dir=cache,
+                allow_patterns=patterns,
+                token=target.token if target.token is not None else False,
+                endpoint=api.endpoint,
+            )
+        )
+
+    path = patiently(fetch, attempts=2)
+    if target.revision:
+        _remember(path, target.revision, commit)
+    bad = {file.path: _content(path, file) for file in _damaged(path, wanted)}
+    if not bad:
+        return path
+    logger.warning("%s arrived damaged from %s; fetching again", ", ".join(bad), api.endpoint)
+    for name in bad:
+        pointer = path / name
+        pointer.resolve().unlink(missing_ok=True)
+        pointer.unlink(missing_ok=True)
+    path = patiently(fetch, attempts=2)
+    for file in _damaged(path, wanted):
+        # A small file that comes twice with the same bytes was not damaged on the way: that server's ids are not git's
+        if file.lfs is None and _content(path, file) == bad.get(file.path):
+            logger.debug("%s does not have the git id that %s states", file.path, api.endpoint)
+            continue
+        (path / file.path).resolve().unlink(missing_ok=True)
+        (path / file.path).unlink(missing_ok=True)
+        raise LungCTError(
+            f"{file.path} of {target.repo_id} at {commit[:7]} arrived damaged twice: its content does not have the "
+            f"hash that {api.endpoint} states. It was not kept. Try again, and tell the owner if it stays."
+        )
+    return path
+
+
+def _remember(snapshot: Path, revision: str, commit: str) -> None:
+    """Note in the cache which commit `revision` was, for use offline; the client does so when it resolves."""
+    if _COMMIT.fullmatch(revision):
+        return
+    ref = snapshot.parent.parent / "refs" / revision
+    try:
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        scratch = ref.with_name(f"{ref.name}.{commit[:8]}.tmp")
+        scratch.write_text(commit)
+        scratch.replace(ref)
+    except OSError as error:  # a read-only cache still serves this call
+        logger.debug("could not note %s in the cache: %s", revision, error)
+
+
+def _content(snapshot: Path, file: RepoFile) -> bytes | None:
+    """What arrived of a small file; large ones are not read into memory."""
+    path = snapshot / file.path
+    return path.read_bytes() if file.lfs is None and path.is_file() else None
+
+
+def _damaged(snapshot: Path, files: Iterable[RepoFile]) -> list[RepoFile]:
+    return [file for file in files if not matches(snapshot / file.path, file)]
+
+
+def matches(path: Path, file: RepoFile) -> bool:
+    """Whether the file has the hash that the Hub states: sha256 of a large file, git blob id of a small one."""
+    if not path.is_file():
+        return False
+    if file.lfs is not None:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest() == file.lfs.sha256
+    return git_blob_id(path.read_bytes()) == file.blob_id
+
+
+def git_blob_id(data: bytes) -> str:
+    """git's name for a file with this content."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()

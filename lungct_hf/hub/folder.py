@@ -1,0 +1,35 @@
+"""Which files of a model folder are published, and which never are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import LungCTError, RefusedError
+
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+
+
+def files_to_publish(folder: Path) -> dict[str, Path]:
+    """Path in the repo -> file, sorted; refuses a folder that is missing, empty, or holds pickles."""
+    if not folder.is_dir():
+        raise LungCTError(
+            f"There is no directory {folder} to push. Give the directory that training wrote (.../model)."
+        )
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        parts = name.split("/")
+        hidden = any(part.startswith(".") for part in parts[parts[0] == ".eval_results" :])
+        if path.is_file() and not hidden and path.suffix != ".tmp" and "__pycache__" not in parts:
+            if not path.resolve().is_relative_to(folder.resolve()):
+                raise RefusedError(f"{name} is a link to a file outside {folder}. Copy the file, or remove the link.")
+            found[name] = path
+    if not found:
+        raise LungCTError(f"{folder} holds no files to push. Give the directory that training wrote (.../model).")
+    pickles = [name for name in found if name.lower().endswith(PICKLES)]
+    if pickles:
+        raise RefusedError(
+            f"{folder} holds {', '.join(pickles[:5])}: pickled weights can run code on the machine that loads them, "
+            "so they are not uploaded. Keep the weights as model.safetensors and remove the pickles."
+        )
+    return found
