@@ -1,0 +1,113 @@
+"""The names that data sets give to splits and columns, and the one order in which slices are listed."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ..errors import LungCTError
+from ..labels import ALIASES, LABELS
+
+SPLITS: tuple[str, ...] = ("train", "validation", "test")
+
+SPLIT_ALIASES: dict[str, str] = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
+
+# In order of trust: a patient is the safest unit to keep together, a study or series of theirs the least.
+GROUP_COLUMNS: tuple[str, ...] = (
+    "patient_id",
+    "patient",
+    "case_id",
+    "case",
+    "subject_id",
+    "subject",
+    "group",
+    "series_id",
+    "series",
+    "study_id",
+)
+LABEL_COLUMNS: tuple[str, ...] = ("label", "class", "diagnosis")
+SPLIT_COLUMNS: tuple[str, ...] = ("split",)
+FILE_COLUMNS: tuple[str, ...] = ("file_name", "file", "path")
+IMAGE_COLUMNS: tuple[str, ...] = ("image", "img", *FILE_COLUMNS)
+METADATA_NAMES: tuple[str, ...] = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+
+KNOWN_CLASSES = ", ".join(f'"{name}"' for name in ALIASES)
+_HIDDEN_FILES = {"thumbs.db", "desktop.ini"}
+
+
+def canonical_split(name: str) -> str | None:
+    """The split that a folder, file or column means by `name` ("val" is validation), or None."""
+    return SPLIT_ALIASES.get(name.strip().lower())
+
+
+def is_hidden(name: str) -> bool:
+    """Whether an operating system left this file behind (.DS_Store, ._x.jpg, Thumbs.db)."""
+    return name.startswith(".") or name.lower() in _HIDDEN_FILES
+
+
+def natural_key(name: str) -> tuple[list[tuple[bool, int, str]], str]:
+    """A sort key in which "case (9)" comes before "case (10)"; ties are broken by the plain text."""
+    parts = re.split(r"([0-9]+)", name.lower())
+    return [(part.isdecimal(), int(part) if i % 2 else 0, part) for i, part in enumerate(parts)], name
+
+
+def find_column(columns: Iterable[str], wanted: Sequence[str]) -> str | None:
+    """The first of `wanted` that is among `columns`; case, spaces and punctuation do not matter ("Patient ID")."""
+    plain = {_plain(column): column for column in columns}
+    return next((plain[_plain(name)] for name in wanted if _plain(name) in plain), None)
+
+
+def find_group_column(columns: Sequence[str], requested: str | None, where: str) -> str | None:
+    """The column that says which slices belong together: the one asked for, else the first recognised, else None.
+
+    Raises:
+        LungCTError: `requested` is not among `columns`.
+    """
+    if requested is None:
+        return find_column(columns, GROUP_COLUMNS)
+    if requested in columns:
+        return requested
+    present = f"it has the columns {', '.join(columns)}" if columns else "it has no columns at all"
+    raise LungCTError(
+        f'There is no group column "{requested}" in {where}: {present}. Fix: name one that is there, add it '
+        f"(for image folders: in a metadata.csv with the columns file_name and {requested}), or leave the option out."
+    )
+
+
+def cell(value: Any) -> str:
+    """A table cell as text; nothing, NaN and blanks are the empty string."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return str(value).strip()
+
+
+def first_few(items: Sequence[str], limit: int = 10) -> str:
+    """ "a, b, c" or "a, b, ... and 7 more"."""
+    shown = ", ".join(items[:limit])
+    return shown if len(items) <= limit else f"{shown}, ... and {len(items) - limit} more"
+
+
+def check_classes(counts: dict[str, int], where: str, hint: str = "") -> None:
+    """Raise unless each of the three classes has at least one slice. `counts` is {class: number of slices}."""
+    missing = [label for label in LABELS if not counts.get(label)]
+    if missing:
+        found = ", ".join(f"{label} ({counts[label]})" for label in LABELS if counts.get(label)) or "none"
+        raise LungCTError(
+            f"{where} has no {' and no '.join(missing)} slices; classes found: {found}. All three of "
+            f"{', '.join(LABELS)} are needed. {hint or 'Fix: add the missing class.'}"
+        )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -1,0 +1,142 @@
+"""The ways to split a cohort: by group, by image, as the data say, or as a manifest says."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import LungCTError, UsageError
+from ..labels import LABELS
+from .cohort import Cohort
+from .folds import canonical_order, grouped_folds, image_folds, units
+from .manifest import PROTOCOLS, match_rows
+from .names import SPLITS, first_few
+from .split import Split
+
+
+def make_split(cohort: Cohort, protocol: str = "auto", *, fold: int = 0, folds: int = 5, seed: int = 0) -> Split:
+    """Split `cohort`; the result depends on the pictures, labels and groups, not on file names or their order.
+
+    Args:
+        protocol: "grouped" (stratified, groups whole), "image" (stratified by image, leaks near-copies: the paper's
+            protocol), "given" (the data's own; validation is carved out of train by group if there is none), "auto"
+            (given if the data have a train and a test split, else grouped), or the path of a manifest (.csv).
+        fold: which fold is the test set; the next one is validation.
+
+    Raises:
+        UsageError: the arguments make no sense together.
+        LungCTError: the data do not allow this split, or do not match the manifest.
+    """
+    if protocol not in ("auto", *PROTOCOLS):
+        return _from_manifest(cohort, protocol)
+    if folds < 3:
+        raise UsageError(f"{folds} folds were asked for; at least 3 are needed (train, validation, test).")
+    if not 0 <= fold < folds:
+        raise UsageError(f"Fold {fold} was asked for; with {folds} folds it is one of 0 to {folds - 1}.")
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"The seed is {seed}; it must be between 0 and {2**32 - 1}.")
+    if protocol == "auto":
+        protocol = "given" if {"train", "test"} <= set(cohort.given_splits) else "grouped"
+    if protocol == "given":
+        split, fold_of = _given(cohort, fold, folds, seed), np.full(len(cohort), -1)
+    else:
+        fold_of = _folds(cohort, protocol, folds, seed)
+        split = np.full(len(cohort), "train", dtype="<U10")
+        split[fold_of == (fold + 1) % folds] = "validation"
+        split[fold_of == fold] = "test"
+    made = Split(
+        protocol=protocol,
+        grouping=cohort.grouping,
+        fold=fold,
+        folds=folds,
+        seed=seed,
+        split=split,
+        fold_of=fold_of,
+        ids=cohort.ids,
+        sha256=cohort.sha256,
+        labels=cohort.labels,
+        groups=cohort.groups,
+    )
+    return _checked(made)
+
+
+def _folds(cohort: Cohort, protocol: str, folds: int, seed: int) -> np.ndarray:
+    order = canonical_order(cohort.sha256, cohort.labels, cohort.groups, cohort.ids)
+    fold_of = np.empty(len(cohort), dtype=np.int64)
+    if protocol == "image":
+        fold_of[order] = image_folds(cohort.labels[order], folds, seed)
+    else:
+        members = units(cohort.groups, cohort.sha256)[order]
+        fold_of[order] = grouped_folds(cohort.labels[order], members, folds, seed)
+    return fold_of
+
+
+def _given(cohort: Cohort, fold: int, folds: int, seed: int) -> np.ndarray:
+    split = cohort.given_splits.astype("<U10")
+    counts = Counter(split.tolist())
+    if not counts["train"] or not counts["test"]:
+        found = ", ".join(f"{name} ({counts[name]})" for name in SPLITS if counts[name]) or "none"
+        raise LungCTError(
+            f'The data "{cohort.source}" have no train and test split of their own (found: {found}). Fix: use '
+            f"--split grouped, or give them such splits."
+        )
+    if counts[""]:
+        without = cohort.ids[split == ""].tolist()
+        raise LungCTError(
+            f"{len(without)} slices are in none of the splits {', '.join(SPLITS)}: {first_few(without, 5)}. Fix: put "
+            f"them in one, or use --split grouped."
+        )
+    if not counts["validation"]:
+        rows = np.flatnonzero(split == "train")
+        part = [cohort.sha256[rows], cohort.labels[rows], cohort.groups[rows], cohort.ids[rows]]
+        rows = rows[canonical_order(*part)]
+        members, labels = units(cohort.groups, cohort.sha256)[rows], cohort.labels[rows]
+        # A training split with few groups still gets a validation set, only a larger one.
+        smallest = min(len(set(members[labels == i].tolist())) for i in range(len(LABELS)))
+        parts = min(folds, max(smallest, 2))
+        chosen = grouped_folds(labels, members, parts, seed, "the training split") == fold % parts
+        split[rows[chosen]] = "validation"
+    return split
+
+
+def _from_manifest(cohort: Cohort, protocol: str) -> Split:
+    path = Path(protocol).expanduser()
+    if not path.is_file():
+        raise UsageError(
+            f'There is no split protocol and no file "{protocol}". Needed: auto, {", ".join(PROTOCOLS)}, or the path '
+            f"of a split manifest (.csv)."
+        )
+    stored = Split.read(path)
+    rows = match_rows(path.name, stored.ids, stored.sha256, stored.labels, cohort)
+    aligned = replace(
+        stored,
+        split=stored.split[rows],
+        fold_of=stored.fold_of[rows],
+        groups=stored.groups[rows],
+        ids=cohort.ids,
+        sha256=cohort.sha256,
+        labels=cohort.labels,
+    )
+    if aligned.protocol == "grouped" and aligned.groups_crossing:
+        raise LungCTError(
+            f'"{path.name}" is a grouped split, but {aligned.describe_crossing()}. A row has been moved. Fix: restore '
+            f"the manifest, or make a new split."
+        )
+    return _checked(aligned)
+
+
+def _checked(split: Split) -> Split:
+    for name, counts in split.counts().items():
+        missing = [label for label, count in counts.items() if not count]
+        if missing:
+            raise LungCTError(
+                f"The {name} split has no {' and no '.join(missing)} slices (protocol {split.protocol}). Every class "
+                f"is needed in train, validation and test. Fix: another --split, or more cases."
+            )
+    if split.protocol == "given" and split.groups_crossing:
+        warnings.warn(f"The data's own splits leak: {split.describe_crossing()}.", stacklevel=3)
+    return split

@@ -1,0 +1,136 @@
+"""A split of a cohort: which slice trains, validates or tests, its hash, and what it leaks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ..labels import LABELS
+from .folds import units
+from .manifest import Manifest, read_manifest, write_manifest
+from .names import SPLITS
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Which slice is used for what. All arrays have one entry per slice, in the order of the cohort.
+
+    `protocol` is grouped, image or given; `split` holds train, validation or test; `fold_of` the cross-validation fold
+    in which a slice is tested, -1 where the data name their own test set. Under grouped and image, test is fold `fold`
+    and validation the next one.
+    """
+
+    protocol: str
+    grouping: str
+    fold: int
+    folds: int
+    seed: int
+    split: np.ndarray
+    fold_of: np.ndarray
+    ids: np.ndarray
+    sha256: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray
+
+    def indices(self, name: str) -> np.ndarray:
+        """Rows of the cohort that belong to split `name`, ascending."""
+        if name not in SPLITS:
+            raise ValueError(f"{name!r} is not one of {SPLITS}")
+        return np.flatnonzero(self.split == name)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Slices as {split: {class: n}}."""
+        return {
+            name: {label: int(np.sum(self.labels[self.indices(name)] == i)) for i, label in enumerate(LABELS)}
+            for name in SPLITS
+        }
+
+    def group_counts(self) -> dict[str, dict[str, int]]:
+        """Groups as {split: {class: n}}; a group with slices of two classes counts for both."""
+        return {
+            name: {
+                label: len({g for g, c in zip(*self._of(name), strict=True) if c == i})
+                for i, label in enumerate(LABELS)
+            }
+            for name in SPLITS
+        }
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 over the sorted lines "SHA256,GROUP,SPLIT,FOLD,LABEL": file names and row order do not matter."""
+        columns = zip(self.sha256, self.groups, self.split, self.fold_of, self.labels, strict=True)
+        lines = sorted(f"{sha},{group},{name},{fold},{LABELS[label]}\n" for sha, group, name, fold, label in columns)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    @cached_property
+    def groups_crossing(self) -> int:
+        """How many groups, joined by identical files, are both in test and in train or validation. 0 is honest."""
+        return len(self._crossing())
+
+    def describe_crossing(self) -> str:
+        """How many groups cross, with the names of a few files on both sides."""
+        examples = []
+        for rows in self._crossing()[:3]:
+            inside = next(i for i in rows if self.split[i] == "test")
+            outside = next(i for i in rows if self.split[i] != "test")
+            examples.append(f'"{self.ids[inside]}" (test) and "{self.ids[outside]}" ({self.split[outside]})')
+        return f"{self.groups_crossing} groups are both in test and outside it, for example {'; '.join(examples)}"
+
+    def write_csv(self, path: str | Path) -> None:
+        """Write the manifest: id, sha256, label, group, split, fold, and how it was made; atomically.
+
+        Raises:
+            LungCTError: the file cannot be written.
+        """
+        manifest = Manifest(
+            ids=self.ids.tolist(),
+            sha256=self.sha256.tolist(),
+            labels=[LABELS[label] for label in self.labels],
+            groups=self.groups.tolist(),
+            splits=self.split.tolist(),
+            fold_of=self.fold_of.tolist(),
+            protocol=self.protocol,
+            grouping=self.grouping,
+            folds=self.folds,
+            seed=self.seed,
+            test_fold=self.fold,
+        )
+        write_manifest(manifest, Path(path))
+
+    @classmethod
+    def read(cls, path: str | Path) -> Split:
+        """Read a manifest as it stands, its rows in the file's order, not yet compared with any data.
+
+        Raises:
+            LungCTError: the file is missing, empty or malformed.
+        """
+        manifest = read_manifest(Path(path))
+        return cls(
+            protocol=manifest.protocol,
+            grouping=manifest.grouping,
+            fold=manifest.test_fold,
+            folds=manifest.folds,
+            seed=manifest.seed,
+            split=np.asarray(manifest.splits, dtype=np.str_),
+            fold_of=np.asarray(manifest.fold_of, dtype=np.int64),
+            ids=np.asarray(manifest.ids, dtype=np.str_),
+            sha256=np.asarray(manifest.sha256, dtype=np.str_),
+            labels=np.asarray([LABELS.index(label) for label in manifest.labels], dtype=np.int64),
+            groups=np.asarray(manifest.groups, dtype=np.str_),
+        )
+
+    def _of(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        rows = self.indices(name)
+        return self.groups[rows], self.labels[rows]
+
+    def _crossing(self) -> list[list[int]]:
+        """The rows of each group, joined by identical files, that is on both sides of the test set."""
+        rows_of: dict[int, list[int]] = defaultdict(list)
+        for i, unit in enumerate(units(self.groups, self.sha256).tolist()):
+            rows_of[unit].append(i)
+        return [rows for rows in rows_of.values() if len({self.split[i] == "test" for i in rows}) == 2]
