@@ -1,0 +1,117 @@
+"""A model repo's two JSON files: config.json (for timm and transformers) and lungct.json (the decision contract)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import LungCTError
+from ..labels import LABELS
+from ..slices.preprocess import Preprocessing
+from ..slices.window import LUNG_WINDOW, Window
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a runtime must do to reproduce this model's answers, and where the weights come from.
+
+    `provenance` holds init, data fingerprint, split hash, recipe, versions and command line, as training noted them.
+    """
+
+    architecture: str
+    preprocessing: Preprocessing = Preprocessing()
+    window: Window = LUNG_WINDOW
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def config(self) -> dict[str, Any]:
+        """config.json: transformers' timm_wrapper format, which timm reads too.
+
+        `model_args` is an empty object, not null, and the class name is transformers' own: both are needed for one
+        repo to load in both libraries.
+        """
+        cfg = self.preprocessing.to_pretrained_cfg()
+        return {
+            "architecture": self.architecture,
+            "architectures": ["TimmWrapperForImageClassification"],
+            "model_type": "timm_wrapper",
+            "do_pooling": True,
+            "global_pool": "avg",
+            "initializer_range": 0.02,
+            "label_names": list(LABELS),
+            "model_args": {},
+            "num_classes": len(LABELS),
+            "pretrained_cfg": {
+                **cfg,
+                "num_classes": len(LABELS),
+                "first_conv": "conv_stem",
+                "classifier": "classifier",
+            },
+            "dtype": "float32",
+        }
+
+    def lungct(self) -> dict[str, Any]:
+        """lungct.json."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "labels": list(LABELS),
+            "window": {**asdict(self.window), "unit": "HU"},
+            "geometry": self.preprocessing.to_dict(),
+            "provenance": dict(self.provenance),
+        }
+
+    @classmethod
+    def read(cls, folder: Path) -> Contract:
+        """Read both files of a model repo, refusing a repo whose files disagree or that this version cannot read."""
+        config, lungct = _read_json(folder / "config.json"), _read_json(folder / "lungct.json")
+        try:
+            return cls._from_json(config, lungct)
+        except (KeyError, TypeError, ValueError) as error:
+            raise LungCTError(
+                f"The model in {folder.name} has an incomplete config.json or lungct.json ({error!r}). "
+                "Fix: load a repo written by this package."
+            ) from error
+
+    @classmethod
+    def _from_json(cls, config: dict[str, Any], lungct: dict[str, Any]) -> Contract:
+        version = lungct["schema_version"]
+        if version != SCHEMA_VERSION:
+            raise LungCTError(
+                f"lungct.json has schema version {version}, this package reads {SCHEMA_VERSION}. "
+                "Fix: pip install --upgrade lungct-hf (or pin the model's older revision)."
+            )
+        for name, labels in (("config.json", config["label_names"]), ("lungct.json", lungct["labels"])):
+            if tuple(labels) != LABELS:
+                raise LungCTError(f"{name} has the labels {labels}; needed, in this order: {list(LABELS)}.")
+        preprocessing = Preprocessing.from_pretrained_cfg(config["pretrained_cfg"])
+        if lungct["geometry"] != preprocessing.to_dict():
+            raise LungCTError(
+                "config.json and lungct.json describe different preprocessing, so runtimes would disagree. "
+                "Fix: take both files from the same revision."
+            )
+        return cls(
+            architecture=config["architecture"],
+            preprocessing=preprocessing,
+            window=Window(center=float(lungct["window"]["center"]), width=float(lungct["window"]["width"])),
+            provenance=lungct["provenance"],
+        )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise LungCTError(
+            f"{path.parent.name or path.parent} has no {path.name}, so it is not a lungct_hf model. "
+            "Fix: name the folder or repo that training wrote (runs/NAME/model)."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise LungCTError(f"{path.name} cannot be read ({error}).") from error
+    if not isinstance(value, dict):
+        raise LungCTError(f"{path.name} must hold a JSON object, found {type(value).__name__}.")
+
+    return value

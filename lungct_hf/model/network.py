@@ -1,0 +1,53 @@
+"""The bare timm network with a new fully connected layer for three classes. Building it never downloads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import timm
+import torch
+from torch import nn
+
+from ..errors import LungCTError, UsageError
+from ..labels import LABELS
+
+ARCHITECTURE = "mobilenetv2_100"
+
+
+def build_network(architecture: str = ARCHITECTURE, *, drop_rate: float = 0.0) -> nn.Module:
+    """A timm MobileNetV2 with random weights: (N, 3, H, W) normalised input to (N, 3) logits.
+
+    `drop_rate` is the dropout probability before the last layer (0..1).
+    """
+    known = timm.list_models("mobilenetv2_*")
+    if architecture not in known:
+        raise UsageError(f"Unknown architecture {architecture!r}; needed is one of {', '.join(known)}.")
+    network = timm.create_model(architecture, pretrained=False, num_classes=len(LABELS), drop_rate=drop_rate)
+    # timm's start for a layer this narrow gives logits of several units; torchvision's keeps the first losses near ln 3.
+    nn.init.normal_(network.classifier.weight, std=0.01)
+    nn.init.zeros_(network.classifier.bias)
+    return network
+
+
+def load_strictly(network: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
+    """Load `state`, raising LungCTError that names every kind of difference instead of guessing."""
+    wanted = network.state_dict()
+    missing = sorted(set(wanted) - set(state))
+    extra = sorted(set(state) - set(wanted))
+    shapes = [
+        f"{name} is {tuple(state[name].shape)}, needed {tuple(value.shape)}"
+        for name, value in wanted.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    if missing or extra or shapes:
+        found = [f"{len(missing)} missing ({', '.join(missing[:3])})"] if missing else []
+        found += [f"{len(extra)} not known ({', '.join(extra[:3])})"] if extra else []
+        found += [f"{len(shapes)} of another shape ({'; '.join(shapes[:3])})"] if shapes else []
+        raise LungCTError(
+            f"The weights in {source} do not fit the network its config.json names: {'; '.join(found)}. "
+            "Fix: take model.safetensors and config.json from the same revision."
+        )
+    not_finite = sorted(name for name, value in state.items() if not torch.isfinite(value).all())
+    if not_finite:
+        raise LungCTError(f"The weights in {source} hold values that are not finite, e.g. in {not_finite[0]}.")
+    network.load_state_dict(state, strict=True)

@@ -1,0 +1,220 @@
+"""One model directory, four ways to load it, one answer; and nothing but whole, fitting weights is loaded."""
+
+import json
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+from PIL import Image
+
+from helpers import draw_slice, wake_up
+from lungct_hf import LungCTClassifier
+from lungct_hf.errors import BadSliceError, LungCTError
+from lungct_hf.slices.preprocess import Preprocessing
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(3)
+    classifier = LungCTClassifier.create("mobilenetv2_035", Preprocessing(size=64))
+    wake_up(classifier.network, 64)
+    torch.nn.init.normal_(classifier.network.classifier.weight, std=0.05)
+    return classifier.save_pretrained(tmp_path_factory.mktemp("repo") / "model")
+
+
+@pytest.fixture(scope="module")
+def slices(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Files of several kinds: square and not, tiny and large, grey, RGB, palette, with alpha, with EXIF orientation."""
+    folder, rng = tmp_path_factory.mktemp("slices"), np.random.default_rng(0)
+    pictures = {
+        "square.png": Image.fromarray(draw_slice(1, rng, 96)),
+        "wide.jpg": Image.fromarray(draw_slice(2, rng, 200)).crop((0, 30, 200, 131)),
+        "tall.png": Image.fromarray(draw_slice(2, rng, 131)).crop((10, 0, 70, 131)).convert("RGB"),
+        "tiny.png": Image.fromarray(draw_slice(0, rng, 20)),
+        "palette.png": Image.fromarray(draw_slice(1, rng, 64)).convert("P"),
+        "alpha.png": Image.fromarray(draw_slice(1, rng, 64)).convert("RGBA"),
+        "grey.webp": Image.fromarray(draw_slice(2, rng, 77)),
+    }
+    for name, picture in pictures.items():
+        picture.save(folder / name)
+    turned = Image.fromarray(draw_slice(2, rng, 90)).crop((0, 0, 90, 50))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(folder / "turned.jpg", exif=exif)
+    return sorted(folder.iterdir())
+
+
+def test_four_loaders_agree(model_dir: Path, slices: list[Path]) -> None:
+    from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
+
+    ours = LungCTClassifier.from_pretrained(model_dir).predict(slices)
+    assert np.ptp(ours, axis=0).max() > 0.05  # the slices get different answers
+
+    pipe = pipeline("image-classification", model=str(model_dir))
+    piped = [{row["label"]: row["score"] for row in pipe(str(path))} for path in slices]
+    by_label = np.array([[row[label] for label in ("normal", "benign", "malignant")] for row in piped])
+    assert dict(
+        zip([path.name for path in slices], np.abs(by_label - ours).max(axis=1), strict=True)
+    ) == pytest.approx(dict.fromkeys([path.name for path in slices], 0), abs=1e-5)
+
+    processor, model = (
+        AutoImageProcessor.from_pretrained(model_dir),
+        AutoModelForImageClassification.from_pretrained(model_dir),
+    )
+    assert model.config.id2label == {0: "normal", 1: "benign", 2: "malignant"}
+    assert model.config.label2id == {"normal": 0, "benign": 1, "malignant": 2}
+    network = timm.create_model(f"local-dir:{model_dir}", pretrained=True).eval()
+    steps = timm.data.create_transform(**timm.data.resolve_model_data_config(network), is_training=False)
+    assert network.pretrained_cfg["label_names"] == ["normal", "benign", "malignant"]
+    for path, expected in zip(slices, ours, strict=True):
+        picture = Image.open(path)
+        if path.name == "turned.jpg":
+            continue  # turning by EXIF is the pipeline's work, not the bare processor's
+        inputs = processor(picture.convert("RGB"), return_tensors="pt")["pixel_values"]
+        with torch.inference_mode():
+            assert model(inputs).logits.softmax(1)[0].numpy() == pytest.approx(expected, abs=1e-5)
+            assert network(steps(picture.convert("RGB"))[None]).softmax(1)[0].numpy() == pytest.approx(
+                expected, abs=1e-5
+            )
+
+
+def test_the_input_tensor_is_timms(slices: list[Path]) -> None:
+    from lungct_hf.slices.read import read_slice
+
+    preprocessing = Preprocessing(size=96)
+    steps = timm.data.create_transform(
+        **timm.data.resolve_data_config(pretrained_cfg=preprocessing.to_pretrained_cfg()), is_training=False
+    )
+    randomly = random.Random(0)
+    pictures = [read_slice(path) for path in slices]
+    for _ in range(20):
+        size = (randomly.randint(20, 700), randomly.randint(20, 700))
+        pictures.append(Image.effect_noise(size, 60).convert("RGB"))
+    for picture in pictures:
+        assert np.abs(steps(picture).numpy() - preprocessing(picture)).max() < 1e-6, picture.size
+
+
+def test_letterbox_keeps_the_whole_slice_and_its_shape() -> None:
+    square = np.asarray(Preprocessing(size=64).letterbox(Image.new("RGB", (200, 100), (200, 200, 200))))
+    inside = (square == 200).all(axis=2)
+    assert inside.sum() == 64 * 32 and inside[16:48].all()
+    assert (square[~inside] == Preprocessing().fill).all()
+
+
+def test_only_what_a_model_repo_may_hold(model_dir: Path) -> None:
+    assert sorted(path.name for path in model_dir.iterdir()) == [
+        "README.md",
+        "config.json",
+        "lungct.json",
+        "model.safetensors",
+    ]
+    config = json.loads((model_dir / "config.json").read_text())
+    assert config["architectures"] == ["TimmWrapperForImageClassification"] and config["model_args"] == {}
+    assert not any(
+        name.startswith("timm_model.") for name in safetensors.torch.load_file(model_dir / "model.safetensors")
+    )
+
+
+def test_saved_and_loaded_again_is_the_same(model_dir: Path, tmp_path: Path, slices: list[Path]) -> None:
+    first = LungCTClassifier.from_pretrained(model_dir)
+    again = LungCTClassifier.from_pretrained(first.save_pretrained(tmp_path / "copy"))
+    assert np.array_equal(first.predict(slices), again.predict(slices))
+    assert (tmp_path / "copy" / "lungct.json").read_text() == (model_dir / "lungct.json").read_text()
+
+
+def test_evidence_goes_along_only_with_the_weights_it_is_about(model_dir: Path, tmp_path: Path) -> None:
+    folder = LungCTClassifier.from_pretrained(model_dir).save_pretrained(tmp_path / "evaluated")
+    (folder / "evaluation").mkdir()
+    (folder / "evaluation" / "note.txt").write_text("evidence")
+    classifier = LungCTClassifier.from_pretrained(folder)
+    assert (classifier.save_pretrained(tmp_path / "same") / "evaluation" / "note.txt").exists()
+    with torch.no_grad():
+        classifier.network.classifier.bias += 0.1
+    changed = classifier.save_pretrained(tmp_path / "changed")
+    assert not (changed / "evaluation").exists()
+    assert json.loads((changed / "lungct.json").read_text())["provenance"]["modified"] is True
+
+
+def _rewrite(folder: Path, **changes: torch.Tensor | None) -> None:
+    state = safetensors.torch.load_file(folder / "model.safetensors")
+    state |= {name: value for name, value in changes.items() if value is not None}
+    for name in [name for name, value in changes.items() if value is None]:
+        del state[name]
+    safetensors.torch.save_file(state, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"bn2.weight": None}, "1 missing (bn2.weight)"),
+        ({"extra.weight": torch.zeros(2)}, "1 not known (extra.weight)"),
+        ({"classifier.bias": torch.zeros(1000)}, "classifier.bias is (1000,), needed (3,)"),
+        ({"classifier.bias": torch.full((3,), float("nan"))}, "not finite, e.g. in classifier.bias"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(
+    model_dir: Path, tmp_path: Path, changes: dict[str, torch.Tensor | None], sentence: str
+) -> None:
+    folder = LungCTClassifier.from_pretrained(model_dir).save_pretrained(tmp_path / "m")
+    _rewrite(folder, **changes)
+    with pytest.raises(LungCTError, match=re.escape(sentence)):
+        LungCTClassifier.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "sentence"),
+    [
+        ("config.json", None, "no config.json"),
+        ("lungct.json", "{", "lungct.json cannot be read"),
+        ("lungct.json", "{}", "incomplete"),
+        ("model.safetensors", None, "no model.safetensors"),
+        ("model.safetensors", "short", "damaged"),
+    ],
+)
+def test_a_repo_with_a_file_missing_or_damaged(
+    model_dir: Path, tmp_path: Path, file: str, content: str | None, sentence: str
+) -> None:
+    folder = LungCTClassifier.from_pretrained(model_dir).save_pretrained(tmp_path / "m")
+    (folder / file).unlink()
+    if content is not None:
+        (folder / file).write_text(content)
+    with pytest.raises(LungCTError, match=sentence):
+        LungCTClassifier.from_pretrained(folder)
+
+
+def test_a_repo_whose_preprocessing_or_labels_were_changed_is_refused(model_dir: Path, tmp_path: Path) -> None:
+    for change, sentence in (
+        (lambda config: config["pretrained_cfg"].update(crop_pct=0.875), "crop_pct"),
+        (lambda config: config["pretrained_cfg"].update(mean=[0.5, 0.5, 0.5]), "different preprocessing"),
+        (lambda config: config.update(label_names=["benign", "normal", "malignant"]), "labels"),
+        (lambda config: config.update(architecture="resnet18"), "Unknown architecture"),
+    ):
+        folder = LungCTClassifier.from_pretrained(model_dir).save_pretrained(tmp_path / "m")
+        config = json.loads((folder / "config.json").read_text())
+        change(config)
+        (folder / "config.json").write_text(json.dumps(config))
+        with pytest.raises(LungCTError, match=sentence):
+            LungCTClassifier.from_pretrained(folder)
+
+
+def test_predict_takes_pictures_paths_and_bytes_alike(model_dir: Path, slices: list[Path]) -> None:
+    classifier = LungCTClassifier.from_pretrained(model_dir)
+    path = slices[0]
+    by_path = classifier.predict(path)
+    assert by_path.shape == (1, 3) and by_path.sum() == pytest.approx(1, abs=1e-6)
+    assert np.array_equal(by_path, classifier.predict(path.read_bytes()))
+    assert classifier.predict([]).shape == (0, 3)
+    with pytest.raises(BadSliceError, match="not a readable"):
+        classifier.predict(b"hello")
+
+
+@pytest.mark.real_data
+def test_four_loaders_agree_on_real_slices(model_dir: Path, real_data: Path) -> None:
+    paths = sorted(real_data.glob("*/*.jpg"))[::40]
+    test_the_input_tensor_is_timms(paths)
+    test_four_loaders_agree(model_dir, paths)
