@@ -1,0 +1,50 @@
+"""Logits for many slices under one or several processes, each slice exactly once."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import nn
+
+from ..labels import LABELS
+from ..slices.preprocess import Preprocessing
+from .batches import Squares
+
+_BATCH = 32
+
+
+@torch.inference_mode()
+def predict_rows(
+    network: nn.Module,
+    squares: Squares,
+    rows: np.ndarray,
+    preprocessing: Preprocessing,
+    accelerator: Accelerator,
+) -> np.ndarray:
+    """float32 logits (len(rows), 3) in the order of `rows`, in full precision, the same on every process.
+
+    Every process takes each n-th row without padding, so there is nothing to drop after gathering.
+    """
+    was_training = network.training
+    network.eval()
+    positions = np.arange(len(rows))[accelerator.process_index :: accelerator.num_processes]
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    for start in range(0, len(positions), _BATCH):
+        mine = positions[start : start + _BATCH]
+        batch = preprocessing.normalise(np.stack([squares[int(rows[position])] for position in mine]))
+        inputs = torch.from_numpy(batch).to(accelerator.device, memory_format=torch.channels_last)
+        parts.append((mine, network(inputs).float().cpu().numpy()))
+    network.train(was_training)
+    logits = np.full((len(rows), len(LABELS)), np.nan, np.float32)
+    for where, values in gather_object(parts):
+        logits[where] = values
+    return logits
+
+
+def mean_log_loss(labels: np.ndarray, logits: np.ndarray) -> float:
+    """Mean negative log-likelihood of the true class, nats."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return float(-log_probabilities[np.arange(len(labels)), labels].mean())

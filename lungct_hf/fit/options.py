@@ -1,0 +1,227 @@
+"""What a user asked for: the flags of train.py, and run.json, which lets `--resume` ask for the same again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import time
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from ..files import write_json
+from .recipe import Recipe, load_recipe
+
+# Not part of what determines the result, so a resumed run may be given other values.
+_FREE_ON_RESUME = {"output_dir", "resume", "push_to_hub", "private", "workers", "checkpoint_every"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """The flags of one run, the recipe's values resolved. `run` is the output directory."""
+
+    run: Path
+    data: str | None
+    init: str
+    split: str
+    fold: int
+    fold_count: int
+    group_column: str | None
+    on_bad_file: str
+    recipe_name: str
+    recipe: Recipe
+    seed: int
+    mixed_precision: str | None
+    workers: int | None
+    checkpoint_every: int
+    push_to_hub: str | None
+    private: bool
+    resume: bool
+    command: str
+
+    def loader_workers(self, device_type: str) -> int:
+        """Loader processes: none on a CPU, where they would only compete with the training."""
+        if self.workers is not None:
+            return self.workers
+        return 0 if device_type == "cpu" else min(8, os.cpu_count() or 1)
+
+    def check_identity(self, stored: dict[str, Any], now: dict[str, Any]) -> None:
+        """Refuse to continue on other data or another number of processes: the result would belong to neither."""
+        for name, value in now.items():
+            if stored[name] != value:
+                raise UsageError(
+                    f"The run in {self.run} has {name} {stored[name]}, now it is {value}. "
+                    "Fix: bring back the same data and number of processes, or start a new run."
+                )
+
+    def fixed(self) -> dict[str, Any]:
+        """The part that must be equal for a run to be the same run, as stored in run.json."""
+        names = ("data", "init", "split", "fold", "fold_count", "group_column", "on_bad_file", "recipe_name", "seed")
+        return {name: getattr(self, name) for name in names} | {
+            "mixed_precision": self.mixed_precision,
+            "recipe": self.recipe.to_dict(),
+        }
+
+
+def build_parser(recipes: Path, description: str) -> argparse.ArgumentParser:
+    """The flags; recipe fields come last, each a flag of its own."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    first = parser.add_argument_group("what to train on, from and into")
+    first.add_argument(
+        "--data", help="folder, parquet file or Hub data set id[@revision] (default: generated phantoms)"
+    )
+    first.add_argument("--init", help="auto, imagenet1k-v2, random, or a .pth/.safetensors file (default: auto)")
+    first.add_argument("--split", help="auto, grouped, image, given, or a manifest CSV (default: auto)")
+    first.add_argument(
+        "--recipe", help=f"one of {', '.join(sorted(p.stem for p in recipes.glob('*.yaml')))}, or a YAML file"
+    )
+    first.add_argument("--output-dir", help="the run's folder (default: runs/<time>)")
+    first.add_argument(
+        "--resume", nargs="?", const=True, metavar="DIR", help="continue DIR, or --output-dir, or the newest run"
+    )
+    first.add_argument("--push-to-hub", metavar="REPO", help="push the model to this Hub repo at the end")
+    other = parser.add_argument_group("details")
+    other.add_argument("--private", action="store_true", help="create the Hub repo private")
+    other.add_argument("--fold", type=int, help="which fold is the test fold (default: 0)")
+    other.add_argument("--fold-count", type=int, help="how many folds the split makes (default: 5)")
+    other.add_argument("--group-column", help="column that names the patient or case (default: found by its name)")
+    other.add_argument(
+        "--on-bad-file", choices=["refuse", "skip"], help="what an unreadable file does (default: refuse)"
+    )
+    other.add_argument(
+        "--seed", type=int, help="seed of the split, the new layer, the order and the augmentation (default: 0)"
+    )
+    other.add_argument(
+        "--mixed-precision", choices=["no", "fp16", "bf16"], help="default: what accelerate is configured for"
+    )
+    other.add_argument("--workers", type=int, help="loader processes (default: 0 on CPU, up to 8 with a GPU)")
+    other.add_argument(
+        "--checkpoint-every", type=int, default=50, metavar="STEPS", help="besides every epoch (default: 50)"
+    )
+    tuning = parser.add_argument_group("the recipe's values (flags win over the recipe file)")
+    for item in fields(Recipe):
+        flag, text = "--" + item.name.replace("_", "-"), f"{item.metadata['help']} (default: {item.default})"
+        if isinstance(item.default, bool):
+            tuning.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
+        else:
+            tuning.add_argument(flag, type=type(item.default), default=None, help=text)
+    return parser
+
+
+def parse_options(argv: list[str], recipes: Path, description: str) -> Options:
+    """Flags to Options. With --resume, what the run was started with; a flag that contradicts it is refused."""
+    given = vars(build_parser(recipes, description).parse_args(argv))
+    _check_numbers(given)
+    if given["resume"] is None:
+        return _fresh(given, argv, recipes)
+    run = _run_to_resume(given)
+    stored = _read_run(run)
+    if stored is None:  # killed before it could note anything: there is nothing to contradict
+        return _fresh(given | {"output_dir": str(run)}, argv, recipes)
+    return _again(given, stored, run)
+
+
+def save_options(options: Options) -> None:
+    """Write run.json, which makes the folder a run."""
+    write_json(options.run / "run.json", {"command": options.command, **options.fixed()})
+
+
+def _fresh(given: dict[str, Any], argv: list[str], recipes: Path) -> Options:
+    name = given["recipe"] or ("phantom" if given["data"] is None else "default")
+    values = load_recipe(name, recipes)
+    values |= {item.name: given[item.name] for item in fields(Recipe) if given[item.name] is not None}
+    run = Path(given["output_dir"] or Path("runs") / time.strftime("%Y%m%d-%H%M%S"))
+    if not given["resume"] and (run / "run.json").exists():
+        raise UsageError(f"{run} already holds a run. Fix: --resume to continue it, or another --output-dir.")
+    return Options(
+        run=run,
+        data=given["data"],
+        init=given["init"] or "auto",
+        split=given["split"] or "auto",
+        fold=given["fold"] or 0,
+        fold_count=given["fold_count"] or 5,
+        group_column=given["group_column"],
+        on_bad_file=given["on_bad_file"] or "refuse",
+        recipe_name=Path(name).stem,
+        recipe=Recipe(**values),
+        seed=given["seed"] or 0,
+        mixed_precision=given["mixed_precision"],
+        workers=given["workers"],
+        checkpoint_every=given["checkpoint_every"],
+        push_to_hub=given["push_to_hub"],
+        private=given["private"],
+        resume=bool(given["resume"]),
+        command=_publishable_command(argv),
+    )
+
+
+def _again(given: dict[str, Any], stored: dict[str, Any], run: Path) -> Options:
+    flat = stored | stored["recipe"] | {"recipe": stored["recipe_name"]}
+    for name, value in given.items():
+        if value is None or value is False or name in _FREE_ON_RESUME:
+            continue
+        same = Path(str(value)).stem == flat[name] if name == "recipe" else value == flat.get(name)
+        if not same:
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(
+                f"{flag} {value} contradicts the run in {run}, which was started with {flat.get(name)}. "
+                "Fix: leave the flag out, or start a new run with another --output-dir."
+            )
+    fixed = {name: stored[name] for name in stored if name not in ("command", "recipe")}
+    return Options(
+        run=run,
+        recipe=Recipe(**stored["recipe"]),
+        workers=given["workers"],
+        checkpoint_every=given["checkpoint_every"],
+        push_to_hub=given["push_to_hub"],
+        private=given["private"],
+        resume=True,
+        command=stored["command"],
+        **fixed,
+    )
+
+
+def _run_to_resume(given: dict[str, Any]) -> Path:
+    if isinstance(given["resume"], str):
+        run = Path(given["resume"])
+        if not run.is_dir():
+            raise UsageError(f"--resume {run}: no such run. Fix: name the folder of a run, e.g. runs/<time>.")
+        return run
+    if given["output_dir"]:
+        return Path(given["output_dir"])
+    runs = sorted(path.parent for path in Path("runs").glob("*/run.json"))
+    if not runs:
+        raise UsageError("--resume: there is no run under runs/. Fix: name one (--resume DIR).")
+    return runs[-1]
+
+
+def _read_run(run: Path) -> dict[str, Any] | None:
+    path = run / "run.json"
+    if not path.is_file():
+        return None
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        Recipe(**stored["recipe"])
+        return stored
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} cannot be read ({error}); it was written by another version or changed.") from error
+
+
+def _check_numbers(given: dict[str, Any]) -> None:
+    fold, count = given["fold"] or 0, given["fold_count"] or 5
+    if count < 3:
+        raise UsageError(f"--fold-count {count}: at least 3 are needed (training, validation and test fold).")
+    if not 0 <= fold < count:
+        raise UsageError(f"--fold {fold} does not exist; needed: 0 to {count - 1}.")
+    for name, least in (("workers", 0), ("checkpoint_every", 1), ("seed", 0)):
+        if given[name] is not None and given[name] < least:
+            raise UsageError(f"--{name.replace('_', '-')} {given[name]} is out of range; needed: {least} or more.")
+
+
+def _publishable_command(argv: list[str]) -> str:
+    """The command line for the model's provenance, without the folders of the author's machine."""
+    words = [Path(word).name if Path(word).is_absolute() else word for word in argv]
+    return shlex.join(["training/train.py", *words])

@@ -1,0 +1,101 @@
+"""The hyper-parameters: one dataclass, from which the recipe files are checked and the flags are made."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import UsageError
+
+
+def _flag(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train. Every field is a key of a recipe YAML and a kebab-case flag of train.py."""
+
+    architecture: str = _flag("mobilenetv2_100", "timm MobileNetV2 variant")
+    image_size: int = _flag(224, "side of the square input, pixels")
+    epochs: int = _flag(12, "passes over the training fold, head-first epochs included")
+    head_epochs: int = _flag(1, "of these, epochs that train the new fully connected layer alone")
+    batch_size: int = _flag(16, "slices per process and step")
+    accumulate: int = _flag(1, "batches whose gradients are added up before an optimizer step")
+    lr: float = _flag(1e-3, "peak learning rate of the whole network")
+    head_lr: float = _flag(3e-3, "learning rate of the head-first epochs")
+    weight_decay: float = _flag(0.02, "AdamW weight decay")
+    warmup: float = _flag(0.1, "share of the steps over which the learning rate rises")
+    label_smoothing: float = _flag(0.05, "0 is none")
+    class_weights: bool = _flag(True, "weigh the loss by inverse class frequency of the training fold")
+    drop_rate: float = _flag(0.1, "dropout before the fully connected layer")
+    grad_clip: float = _flag(5.0, "largest gradient norm, 0 is no limit")
+    ema_decay: float = _flag(0.99, "decay of the exponential moving average of the weights, 0 is none")
+    patience: int = _flag(6, "epochs without a better validation fold before stopping, 0 is never")
+    shift: float = _flag(0.05, "augmentation: largest shift, share of the side")
+    scale: float = _flag(0.1, "augmentation: largest change of size, share")
+    rotate: float = _flag(8.0, "augmentation: largest rotation, degrees")
+    brightness: float = _flag(0.08, "augmentation: largest brightness change, share of the grey range")
+    contrast: float = _flag(0.12, "augmentation: largest contrast change, share")
+    hflip: bool = _flag(False, "augmentation: mirror left and right (the heart changes sides)")
+    vflip: bool = _flag(False, "augmentation: mirror front and back (the table changes sides)")
+
+    def __post_init__(self) -> None:
+        self._check("image_size", 64 <= self.image_size <= 1024, "64 to 1024")
+        for name in ("epochs", "batch_size", "accumulate"):
+            self._check(name, getattr(self, name) >= 1, "1 or more")
+        self._check("head_epochs", 0 <= self.head_epochs <= self.epochs, "0 to the number of epochs")
+        for name in ("lr", "head_lr"):
+            self._check(name, getattr(self, name) > 0, "above 0")
+        for name in ("weight_decay", "grad_clip", "patience", "rotate"):
+            self._check(name, getattr(self, name) >= 0, "0 or more")
+        for name in (
+            "warmup",
+            "label_smoothing",
+            "drop_rate",
+            "ema_decay",
+            "shift",
+            "scale",
+            "brightness",
+            "contrast",
+        ):
+            self._check(name, 0 <= getattr(self, name) < 1, "0 or more and below 1")
+
+    def _check(self, name: str, fine: bool, needed: str) -> None:
+        if not fine:
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(f"{flag} {getattr(self, name)} is out of range; needed: {needed}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dict for run.json and lungct.json."""
+        return asdict(self)
+
+
+def load_recipe(name: str, folder: Path) -> dict[str, Any]:
+    """The values of `folder/name.yaml`, or of `name` itself when it is a path; unknown keys are refused."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+        raise UsageError(f"--recipe {name}: no such recipe. Needed: one of {known}, or the path of a YAML file.")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path.name} is not readable YAML ({error}).") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{path.name} must hold key: value lines, found {type(values).__name__}.")
+    known_types: dict[str, type] = {item.name: type(item.default) for item in fields(Recipe)}
+    for key, value in values.items():
+        if key not in known_types:
+            near = difflib.get_close_matches(str(key), known_types, n=1)
+            raise UsageError(f"{path.name}: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else "."))
+        wanted = known_types[key]
+        fits = isinstance(value, wanted) or (
+            wanted is float and isinstance(value, int) and not isinstance(value, bool)
+        )
+        if not fits:
+            raise UsageError(f"{path.name}: {key} must be {wanted.__name__}, found {value!r}.")
+    return {key: known_types[key](value) for key, value in values.items()}
