@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import yaml
+
 from hub_store import Commit, HubError, Repo, Tree, tree_oids
 from hub_wire import Call, Reply
 

@@ -67,7 +67,10 @@ class LungCTClassifier(nn.Module):
         """How to call the loaded model in front of a reader: "owner/name@revision" or the directory's name."""
         if self.repo_id is not None:
             return f"{self.repo_id}@{self.revision}"
-        return self._source.name if self._source is not None else "an unsaved model"
+        if self._source is None:
+            return "an unsaved model"
+        folder = self._source.resolve()
+        return folder.name if folder.name != "model" else f"{folder.parent.name}/model"  # runs/NAME/model
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(N, 3, size, size) normalised float to (N, 3) logits."""

@@ -12,9 +12,9 @@ from typing import Any
 
 import datasets
 import pytest
-from hub_server import HubServer
 from huggingface_hub import HfApi
 
+from hub_server import HubServer
 from lungct_hf.cohort import load_cohort
 
 from .conftest import draw, save

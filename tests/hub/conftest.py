@@ -11,9 +11,9 @@ import pytest
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
-from hub_server import HubServer  # noqa: E402
 from huggingface_hub import constants  # noqa: E402
 
+from hub_server import HubServer  # noqa: E402
 from lungct_hf.hub import failures  # noqa: E402
 
 

@@ -11,9 +11,10 @@ from urllib.request import Request, urlopen
 
 import httpx
 import pytest
-from hub_server import HubServer
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+from hub_server import HubServer
 
 REPO = "alice/m"
 

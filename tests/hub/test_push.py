@@ -10,10 +10,10 @@ import warnings
 from pathlib import Path
 
 import pytest
-from hub_server import HubServer
 from huggingface_hub import constants
 from samples import METRICS, write_model
 
+from hub_server import HubServer
 from lungct_hf.errors import LungCTError, RefusedError
 from lungct_hf.hub import author_text, push_folder, with_author_text, write_card, write_eval_results
 from lungct_hf.hub.author import INVITATION, PLACEHOLDER

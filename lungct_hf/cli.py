@@ -1,0 +1,114 @@
+"""The `lungct` command: a thin face over the rooms. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import os
+import runpy
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import __version__
+from .errors import UsageError, exit_on_error, require
+
+app = typer.Typer(
+    name="lungct",
+    help="Lung CT slice classifiers for the Hugging Face Hub. Research only, never a medical device.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lungct {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="A run, a model directory, OWNER/NAME or OWNER/NAME@REVISION. Default: LUNGCT_MODEL, else the newest "
+            "runs/*/model."
+        ),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="A branch, tag or commit of a Hub repo. Default: LUNGCT_REVISION, else main.")
+    ] = None,
+) -> None:
+    """Show a model in the browser, on the Space's page. GRADIO_SERVER_NAME and GRADIO_SERVER_PORT choose where."""
+    require("gradio", "space")
+    from .resources import shipped
+
+    chosen = model or os.environ.get("LUNGCT_MODEL", "").strip() or str(_newest_model())
+    if model is not None:
+        os.environ.pop("LUNGCT_REVISION", None)  # it belongs to the LUNGCT_MODEL that the argument replaces
+    os.environ["LUNGCT_MODEL"] = str(_model_folder(Path(chosen))) if Path(chosen).is_dir() else chosen
+    if revision is not None:
+        os.environ["LUNGCT_REVISION"] = revision
+    typer.echo(f"Loading {os.environ['LUNGCT_MODEL']} ...", err=True)
+    runpy.run_path(str(shipped("space") / "app.py"), run_name="__main__")
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="A run (runs/NAME) or the model directory in it.")],
+    repo: Annotated[str, typer.Argument(help="OWNER/NAME on the Hub; created if it is not there.")],
+    private: Annotated[bool, typer.Option("--private", help="Create the repo as a private one.")] = False,
+    message: Annotated[str, typer.Option(help="The commit's message.")] = "Push a lungct_hf model",
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead of committing.")] = False,
+) -> None:
+    """Put a trained model on the Hub as one commit. The token comes from HF_TOKEN or `hf auth login`."""
+    if not folder.is_dir():
+        raise UsageError(f"There is no directory {folder}. Fix: name the run that training wrote (runs/NAME).")
+    model = _model_folder(folder)
+    missing = [name for name in ("config.json", "lungct.json", "model.safetensors") if not (model / name).is_file()]
+    if missing:
+        raise UsageError(
+            f"{folder} is not a model, it has no {', '.join(missing)}. Fix: name the run that training wrote "
+            "(runs/NAME) or the model directory in it."
+        )
+    from .hub import push_folder
+
+    result = push_folder(model, repo, message=message, private=private, create_pr=create_pr)
+    typer.echo(f"{result.url}\ncommit {result.commit_sha}{'' if result.changed else ' (nothing had changed)'}")
+
+
+def _model_folder(folder: Path) -> Path:
+    """The model directory that `folder` is or, being a run, holds."""
+    inner = folder / "model"
+    return inner if not (folder / "config.json").is_file() and inner.is_dir() else folder
+
+
+def _newest_model() -> Path:
+    written = sorted(Path("runs").glob("*/model/lungct.json"), key=lambda path: path.stat().st_mtime)
+    if not written:
+        raise UsageError(
+            "No model was named and there is none under runs/. Fix: train one first (accelerate launch "
+            "training/train.py) or name one: lungct demo OWNER/NAME"
+        )
+    return written[-1].parent
+
+
+def main() -> None:
+    """The console entry: what a user can act on becomes one line on stderr and an exit code, never a traceback."""
+    with exit_on_error():
+        app()
+
+
+if __name__ == "__main__":
+    main()

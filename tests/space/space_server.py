@@ -1,0 +1,65 @@
+"""Start the real app in a process of its own on a free loopback port."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from helpers import ROOT
+
+LUNGCT = [sys.executable, "-m", "lungct_hf.cli"]
+APP = [sys.executable, str(ROOT / "space" / "app.py")]
+RUNNING = "Running on local URL: "
+
+
+@dataclass
+class Server:
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """What a program the tests start gets: this checkout first on its path, and whatever conftest.py has set."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return os.environ | {"PYTHONPATH": path} | extra
+
+
+@contextmanager
+def serve(folder: Path, command: list[str], **extra: str) -> Iterator[Server]:
+    """The app, up and answering, until the block ends; it runs in `folder` and its output goes to a file there."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = folder / "log"
+    with log.open("wb") as handle:
+        process = subprocess.Popen(
+            command,
+            stdout=handle,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+            env=environment(GRADIO_SERVER_PORT=str(port), **extra),
+        )
+    try:
+        for _ in range(1200):
+            if RUNNING in log.read_text() or process.poll() is not None:
+                break
+            time.sleep(0.1)
+        assert process.poll() is None and RUNNING in log.read_text(), f"the app did not start:\n{log.read_text()}"
+        url = log.read_text().split(RUNNING)[1].split()[0]
+        assert url == f"http://127.0.0.1:{port}/", "GRADIO_SERVER_PORT must be honoured"
+        yield Server(url, process, log)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 130, "Ctrl-C is how a demo is ended"
+        assert "Traceback" not in log.read_text()
+    finally:
+        process.kill()
+        process.wait(timeout=30)
