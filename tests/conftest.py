@@ -30,6 +30,8 @@ os.environ |= {
     "GRADIO_TEMP_DIR": f"{_CACHE}/gradio",
     "LUNGCT_TESTS_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    # Several workers whose torch takes all cores each would stand in each other's way.
+    "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
     "PYTHONPATH": os.pathsep.join([str(TESTS / "offline"), *filter(None, [os.environ.get("PYTHONPATH")])]),
 }
 sys.path.insert(0, str(TESTS))

@@ -17,10 +17,13 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from lungct_hf.errors import UsageError, exit_on_error, require
+from lungct_hf.fit.options import Options, parse_options, save_options
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
 
-with exit_on_error():  # a missing package or a torch/torchvision mismatch is one sentence, not a traceback
+with exit_on_error():  # whatever a user can act on is one sentence, not a traceback
+    # Before the slow imports, so that --help and a mistyped flag are answered at once.
+    OPTIONS = parse_options(sys.argv[1:], RECIPES, __doc__ or "")
     require("accelerate", "train")
     from lungct_hf.model import build_network, load_init  # noqa: I001
     import torch
@@ -36,12 +39,11 @@ with exit_on_error():  # a missing package or a torch/torchvision mismatch is on
     from lungct_hf.fit.inference import mean_log_loss, predict_rows
     from lungct_hf.fit.learner import Learner, class_weights
     from lungct_hf.fit.model_repo import data_record, evaluate_run, software_record, write_model_repo
-    from lungct_hf.fit.options import Options, parse_options, save_options
     from lungct_hf.fit.report import print_summary
     from lungct_hf.fit.schedule import Schedule
     from lungct_hf.fit.stopping import StopRequest
     from lungct_hf.fit.tracking import CsvTracker
-    from lungct_hf.hub import push_folder
+    from lungct_hf.hub import push_folder, require_write_token
     from lungct_hf.labels import LABELS
     from lungct_hf.model.contract import Contract
     from lungct_hf.slices.phantom import write_phantom_cohort
@@ -49,12 +51,11 @@ with exit_on_error():  # a missing package or a torch/torchvision mismatch is on
 
 
 def main() -> int:
-    # ------------------------------------------------------------------ what was asked for
-    options = parse_options(sys.argv[1:], RECIPES, __doc__ or "")
+    # ------------------------------------------------------------------ processes
     # Without this, accelerate starts several independent runs when torchrun finds no GPU.
     on_cpu = not torch.accelerator.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
     state = PartialState(cpu=on_cpu)
-    options = broadcast_object_list([options])[0]  # one run folder for all processes
+    options = broadcast_object_list([OPTIONS])[0]  # one run folder for all processes
     with sole_owner(options.run, print) if state.is_main_process else nullcontext():
         return run(options)
 
@@ -63,8 +64,12 @@ def run(options: Options) -> int:
     history = CsvTracker(options.run / "logs" / "metrics.csv")
     accelerator = make_accelerator(options, history)
     say, recipe, is_main = accelerator.print, options.recipe, accelerator.is_main_process
+    if options.push_to_hub and is_main:
+        require_write_token(options.push_to_hub)
     if (options.run / "model").is_dir():
         say(f"This run is finished; its model is in {options.run / 'model'}.")
+        if is_main:
+            push(options)
         return 0
     if is_main:
         save_options(options)
@@ -120,7 +125,11 @@ def run(options: Options) -> int:
 
     # ------------------------------------------------------------------ continue an earlier run
     checkpoints = options.run / "checkpoints"
-    identity = {"split": split.hash, "processes": accelerator.num_processes}
+    identity = {
+        "split": split.hash,
+        "processes": accelerator.num_processes,
+        "mixed_precision": accelerator.mixed_precision,
+    }
     seconds_before = 0.0
     if options.resume:
         state = load_checkpoint(checkpoints)
@@ -184,11 +193,13 @@ def run(options: Options) -> int:
         truth = cohort.labels[validation]
         balanced, log_loss = score(truth, logits)["balanced_accuracy"], mean_log_loss(truth, logits)
         is_best = learner.judge(epoch, (balanced, -log_loss))
-        values = {"epoch": epoch + 1, "train/loss": sum(losses) / len(losses), "train/images_per_s": rate}
+        mean_loss = torch.tensor(sum(losses) / len(losses), device=accelerator.device)
+        mean_loss = float(accelerator.reduce(mean_loss, reduction="mean"))  # over the processes
+        values = {"epoch": epoch + 1, "train/loss": mean_loss, "train/images_per_s": rate}
         values |= {"validation/balanced_accuracy": balanced, "validation/log_loss": log_loss}
         accelerator.log(values, step=learner.step)
         say(
-            f"epoch {epoch + 1:3d}/{recipe.epochs}  loss {values['train/loss']:.3f}  {rate:5.1f} images/s  "
+            f"epoch {epoch + 1:3d}/{recipe.epochs}  loss {mean_loss:.3f}  {rate:5.1f} images/s  "
             f"validation: balanced accuracy {balanced:.3f}, log loss {log_loss:.3f}{'  best' if is_best else ''}"
         )
         checkpoint()
@@ -236,10 +247,15 @@ def run(options: Options) -> int:
     contract = Contract(recipe.architecture, preprocessing, provenance=provenance)
     write_model_repo(model, published.cpu(), contract, cohort=cohort, split=split, metrics=metrics, logits=held_out)
     print_summary(metrics, provenance, model, pushed=bool(options.push_to_hub))
-    if options.push_to_hub:
-        result = push_folder(model, options.push_to_hub, message="Train a lungct_hf model", private=options.private)
-        say(f"Pushed {result.url} at {result.commit_sha}")
+    push(options)
     return 0
+
+
+def push(options: Options) -> None:
+    if options.push_to_hub:
+        model, message = options.run / "model", "Train a lungct_hf model"
+        result = push_folder(model, options.push_to_hub, message=message, private=options.private)
+        print(f"Pushed {result.url} at {result.commit_sha}")
 
 
 def make_accelerator(options: Options, history: CsvTracker) -> Accelerator:

@@ -54,7 +54,7 @@ class Options:
             if stored[name] != value:
                 raise UsageError(
                     f"The run in {self.run} has {name} {stored[name]}, now it is {value}. "
-                    "Fix: bring back the same data and number of processes, or start a new run."
+                    "Fix: bring back the same data, number of processes and precision, or start a new run."
                 )
 
     def fixed(self) -> dict[str, Any]:

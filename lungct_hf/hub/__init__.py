@@ -3,7 +3,7 @@
 from .author import author_text, with_author_text
 from .card import render_card, write_card, write_eval_results
 from .fetch import FetchedModel, fetch_model, split_revision
-from .push import PushResult, push_folder
+from .push import PushResult, push_folder, require_write_token
 
 __all__ = [
     "FetchedModel",
@@ -12,6 +12,7 @@ __all__ = [
     "fetch_model",
     "push_folder",
     "render_card",
+    "require_write_token",
     "split_revision",
     "with_author_text",
     "write_card",

@@ -74,12 +74,7 @@ def push_folder(
     """
     folder = Path(folder)
     local = files_to_publish(folder)
-    access = usable_token(token)
-    if access is None:
-        raise LungCTError(
-            f"Pushing to {repo_id} needs an access token with the write role, and none was found. Fix: run "
-            f"`hf auth login`, or set HF_TOKEN to a token from {constants.ENDPOINT}/settings/tokens"
-        )
+    access = require_write_token(repo_id, token)
     target = Target(check_repo_id(repo_id), revision or constants.DEFAULT_REVISION, access, writing=True)
     api = HfApi(endpoint=constants.ENDPOINT, token=access)
     try:
@@ -88,6 +83,21 @@ def push_folder(
         return _push(api, target, local, message, create_pr)
     except HUB_ERRORS as error:
         raise explain(error, target) from None
+
+
+def require_write_token(repo_id: str, token: str | None = None) -> str:
+    """The token to push with; hours of training need not end in the discovery that there is none.
+
+    Raises LungCTError when no token is found in the usual places, UsageError for a name that no repo can have.
+    """
+    check_repo_id(repo_id)
+    access = usable_token(token)
+    if access is None:
+        raise LungCTError(
+            f"Pushing to {repo_id} needs an access token with the write role, and none was found. Fix: run "
+            f"`hf auth login`, or set HF_TOKEN to a token from {constants.ENDPOINT}/settings/tokens"
+        )
+    return access
 
 
 def _ensure_repo(api: HfApi, target: Target, private: bool) -> str:

@@ -27,6 +27,8 @@ def read_slice(source: str | Path | bytes | BinaryIO) -> Image.Image:
         BadSliceError: the file is empty, not one of the formats, cut short, too small or too large. The text has no
             file name: the caller knows it.
     """
+    if source == b"":
+        raise BadSliceError("it is empty")
     handle: str | Path | BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
         with Image.open(handle, formats=_FORMATS) as image:

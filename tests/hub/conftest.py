@@ -49,8 +49,8 @@ def token(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> str:
 def environment(hub: HubServer, tmp_path: Path) -> dict[str, str]:
     """The environment of a user's own process that talks to `hub`, without a token."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING_FACE"))}
-    root = str(Path(__file__).parents[2])
-    return kept | {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": root}
+    path = os.pathsep.join([str(Path(__file__).parents[2]), kept.get("PYTHONPATH", "")])
+    return kept | {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": path}
 
 
 def point_client_at(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,12 @@ def test_no_such_data_no_such_init_no_such_precision(cohort: Path, tmp_path: Pat
     refused(done, 2, "weights.pth")
 
 
+def test_a_push_without_a_token_is_refused_before_training(cohort: Path, tmp_path: Path) -> None:
+    done = train("--data", cohort, "--output-dir", tmp_path / "run", *TINY, "--push-to-hub", "me/lungct")
+    refused(done, 1, "hf auth login")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_an_output_folder_that_cannot_be(cohort: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     done = train("--data", cohort, "--output-dir", tmp_path / "file" / "run", *TINY)
