@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
+from .commands.split import split
 from .errors import UsageError, exit_on_error, require
 
 app = typer.Typer(
@@ -35,6 +36,9 @@ def _options(
     ] = False,
 ) -> None:
     pass
+
+
+app.command()(split)
 
 
 @app.command()

@@ -18,7 +18,9 @@ ALLOWED: dict[str, set[str]] = {
     "model": {"slices", "hub"},
     "evaluation": {"slices", "cohort", "model"},
     "fit": {"slices", "hub", "cohort", "model", "evaluation"},
-    "cli": {"slices", "hub", "cohort", "model", "evaluation", "fit"},
+    "audit": {"slices", "cohort", "evaluation"},
+    "commands": {"slices", "hub", "cohort", "model", "evaluation", "fit", "audit"},
+    "cli": {"slices", "hub", "cohort", "model", "evaluation", "fit", "audit", "commands"},
 }
 
 

@@ -38,7 +38,7 @@ with exit_on_error():  # whatever a user can act on is one sentence, not a trace
     from lungct_hf.fit.checkpoint import load_checkpoint, save_checkpoint, sole_owner
     from lungct_hf.fit.inference import mean_log_loss, predict_rows
     from lungct_hf.fit.learner import Learner, class_weights
-    from lungct_hf.fit.model_repo import data_record, evaluate_run, software_record, write_model_repo
+    from lungct_hf.fit.model_repo import data_record, evaluate_run, software_record, split_record, write_model_repo
     from lungct_hf.fit.report import print_summary
     from lungct_hf.fit.schedule import Schedule
     from lungct_hf.fit.stopping import StopRequest
@@ -80,9 +80,20 @@ def run(options: Options) -> int:
     with accelerator.main_process_first():
         data = options.data or str(write_phantom_cohort(options.run / "phantoms", seed=options.seed))
         cohort = load_cohort(
-            data, group_column=options.group_column, on_bad_file=options.on_bad_file, progress=is_main
+            data,
+            group_column=options.group_column,
+            grouping=options.grouping,
+            on_bad_file=options.on_bad_file,
+            progress=is_main,
         )
-    split = make_split(cohort, options.split, fold=options.fold, folds=options.fold_count, seed=options.seed)
+    split = make_split(
+        cohort,
+        options.protocol,
+        fold=options.fold,
+        folds=options.fold_count,
+        seed=options.seed,
+        margin=options.margin,
+    )
     preprocessing = Preprocessing(size=recipe.image_size)
     squares = Squares(cohort, preprocessing, progress=is_main)
     train, validation = split.indices("train"), split.indices("validation")
@@ -225,14 +236,7 @@ def run(options: Options) -> int:
         "seed": options.seed,
         "init": init_record,
         "data": data_record(cohort, "phantom" if options.data is None else cohort.kind),
-        "split": {
-            "protocol": split.protocol,
-            "grouping": split.grouping,
-            "hash": split.hash,
-            "fold": split.fold,
-            "folds": split.folds,
-            "seed": split.seed,
-        },
+        "split": split_record(split),
         "recipe": {"name": options.recipe_name, **recipe.to_dict()},
         "training": {
             "epochs": epoch,
@@ -275,7 +279,7 @@ def make_accelerator(options: Options, history: CsvTracker) -> Accelerator:
 
 def describe_data(say, cohort, split) -> None:
     counts = ", ".join(f"{count} {name}" for name, count in cohort.counts().items())
-    say(f"{len(cohort)} slices ({counts}) in {len(set(cohort.groups))} groups ({cohort.grouping}).")
+    say(f"{len(cohort)} slices ({counts}) in {len(set(split.groups))} groups ({split.grouping}).")
     sizes = ", ".join(f"{name} {len(split.indices(name))}" for name in ("train", "validation", "test"))
     say(f"Split {split.protocol}: {sizes}; {split.groups_crossing} groups on both sides; hash {split.hash[:12]}.")
 

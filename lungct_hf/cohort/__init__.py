@@ -7,6 +7,7 @@ from .link import link_slices
 from .listing import BadFile
 from .load import load_cohort
 from .protocols import make_split
+from .regroup import regroup
 from .split import Split
 
-__all__ = ["BadFile", "Cohort", "Split", "link_slices", "load_cohort", "make_split"]
+__all__ = ["BadFile", "Cohort", "Split", "link_slices", "load_cohort", "make_split", "regroup"]

@@ -26,15 +26,22 @@ class Cohort:
 
     `dataset` has the columns image (decoded lazily), label (normal, benign, malignant), id (path below the data root,
     or "split/row"; unique), sha256 (of the encoded file), group, given_split ("", train, validation, test).
-    `kind` is folder, parquet or hub; `source` a name safe to publish; `grouping` is "column:NAME" or "linked".
-    `thumbnails` is uint8 of shape (N, 64, 64): the squashed grey picture, what a nearest neighbour looks at.
+    `kind` is folder, parquet or hub; `source` a name safe to publish. `grouping` names what made the groups
+    ("column:NAME", "linked", "similarity", "file-blocks:N"), `rule` its cuts, `reasons` what ties each slice to its
+    group. `thumbnails` is uint8 of shape (N, 64, 64): the squashed grey picture, what a nearest neighbour looks at;
+    `thumbs48` the same at 48 pixels, what links and margins compare. `names` are the paths whose file numbers count,
+    "" for slices without one.
     """
 
     dataset: datasets.Dataset
     kind: str
     source: str
     grouping: str
+    rule: str
     thumbnails: np.ndarray = field(repr=False)
+    thumbs48: np.ndarray = field(repr=False)
+    names: tuple[str, ...] = field(repr=False)
+    reasons: tuple[str, ...] = field(repr=False)
     bad_files: tuple[BadFile, ...] = ()
 
     def __len__(self) -> int:

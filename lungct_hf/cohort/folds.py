@@ -63,7 +63,7 @@ def grouped_folds(
             return fold_of
     raise LungCTError(
         f"No assignment of the groups of {where} to {folds} folds was found in which every fold has every class. Fix: "
-        f"fewer folds (--fold-count), or more cases."
+        f"fewer folds, or more cases."
     )
 
 
@@ -78,7 +78,7 @@ def _assign(splitter: object, labels: np.ndarray, groups: np.ndarray | None) -> 
 
 def _check_enough(count: int, folds: int, label: str, what: str, where: str) -> None:
     if count < folds:
-        fix = f"--fold-count {count}, or " if count >= 3 else ""
+        fix = f"{count} folds, or " if count >= 3 else ""
         raise LungCTError(
             f"The class {label} has only {count} {what} in {where}; {folds} folds need at least {folds}. Fix: {fix}"
             f"more {label} cases."

@@ -18,9 +18,10 @@ from ..errors import BadSliceError, LungCTError, UsageError, require
 from ..labels import LABELS
 from ..slices.read import read_slice
 from .cohort import Cohort
-from .link import link_slices
+from .link import find_links
 from .listing import BadFile, Listing, Row, check_groups
 from .names import check_classes, first_few
+from .rule import Cuts, needs_backbone, parse_grouping
 from .sources import list_source
 
 if TYPE_CHECKING:
@@ -43,23 +44,30 @@ def load_cohort(
     data: str,
     *,
     group_column: str | None = None,
+    grouping: str | None = None,
+    cuts: Cuts | None = None,
     on_bad_file: Literal["refuse", "skip"] = "refuse",
     progress: bool = True,
 ) -> Cohort:
     """Read the data set that `data` names: an image folder, parquet, or a Hub id (owner/name or owner/name@revision).
 
-    Groups come from `group_column`, else from the first recognised column (patient_id, case, ...), else from linking
-    similar slices. Every file is decoded once; memory grows by about 15 KB per slice. With `on_bad_file="skip"` files
+    Groups come from `grouping` ("linked", "similarity", "file-blocks:N", "column:NAME" or the name of a column) or
+    `group_column`, else from the first recognised column (patient_id, case, ...), else they are "linked"; `cuts` are
+    that rule's. Every file is decoded once; memory grows by about 20 KB per slice. With `on_bad_file="skip"` files
     that are no readable slices are left out, warned about and listed in `bad_files`.
 
     Raises:
-        UsageError: `data` is none of these forms.
+        UsageError: `data` is none of these forms, or `grouping` means nothing.
         LungCTError: the data cannot be used as they are; the text says what came, what is needed and the fix.
     """
     require("datasets", "train")
     if on_bad_file not in ("refuse", "skip"):
         raise UsageError(f'on_bad_file is "{on_bad_file}"; refuse or skip is needed.')
-    listing = list_source(data, group_column)
+    rule, wanted = parse_grouping(grouping, group_column)
+    if rule and needs_backbone(rule):
+        raise UsageError(f'The grouping "{rule}" needs features: load the data first, then use `regroup`.')
+    listing = list_source(data, wanted)
+    column = None if rule else listing.group_column
     where = f'"{listing.source}"'
     check_classes(_counts(listing.rows), where)
     seen = _look_at_all(listing, progress)
@@ -71,21 +79,28 @@ def load_cohort(
     good = [what for what in seen if isinstance(what, _Seen)]
     rows = [listing.rows[i] for i in kept]
     check_classes(_counts(rows), f"Without its {len(bad)} bad files {where}")
-    check_groups(rows, listing.group_column)
-    if listing.group_column is None:
-        small = np.stack([what.small for what in good])
-        names = [row.name for row in rows]
-        groups = link_slices([row.label for row in rows], [what.sha256 for what in good], small, names, progress)
-        grouping = "linked"
+    check_groups(rows, column)
+    small, names = np.stack([what.small for what in good]), [row.name for row in rows]
+    if column is None:
+        rule, cuts, ids = rule or "linked", cuts or Cuts(), [row.id for row in rows]
+        shas = [what.sha256 for what in good]
+        links = find_links(
+            rule, [row.label for row in rows], shas, small, names, ids=ids, cuts=cuts, progress=progress
+        )
+        groups, reasons, made = links.groups, links.reasons, cuts.text(rule)
     else:
-        groups = [row.group for row in rows]
-        grouping = f"column:{listing.group_column}"
+        groups, rule, made = [row.group for row in rows], f"column:{column}", ""
+        reasons = [f"column {column}"] * len(rows)
     return Cohort(
         dataset=_dataset(listing, kept, good, groups),
         kind=listing.kind,
         source=listing.source,
-        grouping=grouping,
+        grouping=rule,
+        rule=made,
         thumbnails=np.stack([what.thumbnail for what in good]),
+        thumbs48=small,
+        names=tuple(names),
+        reasons=tuple(reasons),
         bad_files=tuple(bad),
     )
 

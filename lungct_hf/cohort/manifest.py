@@ -1,31 +1,33 @@
-"""The split manifest: a CSV with one row per slice, checked against the data whenever it is used."""
+"""The split manifest: a CSV with one row per slice, and how the split was made."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import re
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from ..errors import LungCTError
 from ..files import write_atomic
 from ..labels import LABELS, canonical_label
-from .cohort import Cohort
 from .names import SPLITS, canonical_split, first_few
 
 PROTOCOLS: tuple[str, ...] = ("grouped", "image", "given")
+DROPPED = "dropped"  # what the margin took out of training
 _REQUIRED = ("id", "sha256", "label", "group", "split", "fold")
 # How the split was made, the same in every row: a plain CSV has no better place, and any reader keeps it.
-_MADE = ("protocol", "grouping", "test_fold", "folds", "seed")
+_MADE = ("protocol", "grouping", "test_fold", "folds", "seed", "margin", "rule")
+_HEADER = (*_REQUIRED, "reason", *_MADE, "check")
 
 
 @dataclass
 class Manifest:
-    """The columns of the file, one list entry per slice, and how the split was made."""
+    """The columns of the file, one list entry per slice, and how the split was made.
+
+    `reasons` say what ties a slice to its group and, where the margin dropped it, what it is too like.
+    """
 
     ids: list[str]
     sha256: list[str]
@@ -33,21 +35,27 @@ class Manifest:
     groups: list[str]
     splits: list[str]
     fold_of: list[int]
+    reasons: list[str]
     protocol: str
     grouping: str
     folds: int
     seed: int
     test_fold: int
+    margin: float | None
+    rule: str
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
     """Write `manifest` atomically; LungCTError if that fails (the old file is then untouched)."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow((*_REQUIRED, *_MADE))
-    made = (manifest.protocol, manifest.grouping, manifest.test_fold, manifest.folds, manifest.seed)
+    writer.writerow(_HEADER)
+    made = [manifest.protocol, manifest.grouping, manifest.test_fold, manifest.folds, manifest.seed]
+    made += ["" if manifest.margin is None else f"{manifest.margin:g}", manifest.rule]
     columns = (manifest.ids, manifest.sha256, manifest.labels, manifest.groups, manifest.splits, manifest.fold_of)
-    writer.writerows((*row, *made) for row in zip(*columns, strict=True))
+    for *cells, reason in zip(*columns, manifest.reasons, strict=True):
+        row = [str(value) for value in (*cells, reason, *made)]
+        writer.writerow((*row, _check_digits(dict(zip(_HEADER, row, strict=False)))))
     try:
         write_atomic(path, text.getvalue())
     except OSError as error:
@@ -58,8 +66,8 @@ def read_manifest(path: Path) -> Manifest:
     """Read a manifest.
 
     Raises:
-        LungCTError: it is missing, empty, not a CSV with the columns id, sha256, label, group, split, fold, or has
-            a value that cannot be.
+        LungCTError: it is missing, empty, not a CSV with the columns id, sha256, label, group, split, fold, has a
+            value that cannot be, or a row has been changed since it was written; the text names its slice.
     """
     shown = f'The split manifest "{path.name}"'
     fix = "Fix: use one that `lungct split` or a training run has written."
@@ -77,73 +85,34 @@ def read_manifest(path: Path) -> Manifest:
     for number, row in enumerate(rows, start=2):
         if wrong := _wrong_cell(row):
             raise LungCTError(f"{shown}, line {number}: {wrong}. {fix}")
+    changed = [row["id"] for row in rows if "check" in row and row["check"] != _check_digits(row)]
+    if changed:
+        listed = first_few([f'"{name}"' for name in changed], 5)
+        raise LungCTError(
+            f"{shown} was edited after it was written: {len(changed)} rows no longer fit their check digits: "
+            f"{listed}. Fix: restore it, or make a new split (one that is made by hand has no column check)."
+        )
     made = {name: rows[0].get(name) or "" for name in _MADE}
     fold_of = [int(row["fold"]) for row in rows]
-    tested = {fold for fold, row in zip(fold_of, rows, strict=True) if canonical_split(row["split"]) == "test"}
+    splits = [str(_split_name(row["split"])) for row in rows]
+    tested = {fold for fold, split in zip(fold_of, splits, strict=True) if split == "test"}
     return Manifest(
         ids=[row["id"] for row in rows],
         sha256=[row["sha256"].lower() for row in rows],
         labels=[str(canonical_label(row["label"])) for row in rows],
         groups=[row["group"] for row in rows],
-        splits=[str(canonical_split(row["split"])) for row in rows],
+        splits=splits,
         fold_of=fold_of,
+        reasons=[row.get("reason") or "" for row in rows],
         # Rows that somebody wrote by hand are held to the strictest protocol.
         protocol=made["protocol"] if made["protocol"] in PROTOCOLS else "grouped",
         grouping=made["grouping"] or "manifest",
         folds=_number(made["folds"], max(fold_of) + 1),
         seed=_number(made["seed"], 0),
         test_fold=_number(made["test_fold"], max(0, min(tested, default=0))),
+        margin=float(made["margin"]) if re.fullmatch(r"0?[.][0-9]+", made["margin"]) else None,
+        rule=made["rule"],
     )
-
-
-def match_rows(shown: str, ids: np.ndarray, sha256: np.ndarray, labels: np.ndarray, cohort: Cohort) -> np.ndarray:
-    """For each slice of `cohort` the manifest row with the same bytes and label; renamed files are found by sha256.
-
-    Raises:
-        LungCTError: a file of the manifest is missing or changed, its label differs, or the data have more files. The
-            text names the first few.
-    """
-    rows_of: dict[str, list[int]] = defaultdict(list)
-    for row, sha in enumerate(sha256.tolist()):
-        rows_of[sha].append(row)
-    matched = np.full(len(cohort), -1, dtype=np.int64)
-    waiting: list[int] = []
-    names = dict(zip(ids.tolist(), range(len(ids)), strict=True))
-    for i, (name, sha, label) in enumerate(
-        zip(cohort.ids.tolist(), cohort.sha256.tolist(), cohort.labels, strict=True)
-    ):
-        namesake = names.get(name)
-        if namesake is not None and sha256[namesake] == sha and labels[namesake] == label:
-            matched[i] = namesake
-            rows_of[sha].remove(namesake)
-        else:
-            waiting.append(i)
-    problems: dict[str, list[str]] = defaultdict(list)
-    for i in waiting:
-        name, label = str(cohort.ids[i]), int(cohort.labels[i])
-        left = rows_of[str(cohort.sha256[i])]
-        same = [row for row in left if labels[row] == label]
-        if same:
-            matched[i] = same[0]
-            left.remove(same[0])
-        elif left:
-            was = LABELS[int(labels[left.pop(0)])]
-            problems["with another label"].append(f'"{name}" ({LABELS[label]}, in the manifest {was})')
-        elif name in names:
-            problems["with other bytes"].append(f'"{name}"')
-        else:
-            problems["that the manifest does not list"].append(f'"{name}"')
-    here = set(cohort.ids.tolist())
-    gone = [str(ids[row]) for rows in rows_of.values() for row in rows if str(ids[row]) not in here]
-    if gone:
-        problems["missing from the data"] = [f'"{name}"' for name in gone]
-    if problems:
-        text = "; ".join(f"{len(found)} {what}: {first_few(found, 5)}" for what, found in problems.items())
-        raise LungCTError(
-            f'The data do not match the split manifest "{shown}". Files {text}. Fix: restore these files, or make a '
-            f"new split."
-        )
-    return matched
 
 
 def _wrong_cell(row: dict[str, str]) -> str:
@@ -154,11 +123,21 @@ def _wrong_cell(row: dict[str, str]) -> str:
         return f'"{row["sha256"]}" is not a sha256'
     if canonical_label(row["label"]) is None:
         return f'"{row["label"]}" is none of the classes {", ".join(LABELS)}'
-    if canonical_split(row["split"]) is None:
-        return f'"{row["split"]}" is none of the splits {", ".join(SPLITS)}'
+    if _split_name(row["split"]) is None:
+        return f'"{row["split"]}" is none of the splits {", ".join([*SPLITS, DROPPED])}'
     if not re.fullmatch(r"-?[0-9]{1,6}", row["fold"]):
         return f'the fold "{row["fold"]}" is not a number'
     return "" if row["id"] and row["group"] else "its id or group is empty"
+
+
+def _split_name(text: str) -> str | None:
+    return DROPPED if text == DROPPED else canonical_split(text)
+
+
+def _check_digits(row: dict[str, str]) -> str:
+    """Eight digits over what a row says about a slice, its name and the reason left out: an edited row is found."""
+    cells = [row.get(name) or "" for name in (*_REQUIRED[1:], *_MADE)]
+    return hashlib.sha256("\x1f".join(cells).encode()).hexdigest()[:8]
 
 
 def _number(text: str, otherwise: int) -> int:

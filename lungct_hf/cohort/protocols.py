@@ -13,12 +13,22 @@ from ..errors import LungCTError, UsageError
 from ..labels import LABELS
 from .cohort import Cohort
 from .folds import canonical_order, grouped_folds, image_folds, units
-from .manifest import PROTOCOLS, match_rows
+from .manifest import PROTOCOLS
+from .margin import drop_near
+from .match import match_rows
 from .names import SPLITS, first_few
 from .split import Split
 
 
-def make_split(cohort: Cohort, protocol: str = "auto", *, fold: int = 0, folds: int = 5, seed: int = 0) -> Split:
+def make_split(
+    cohort: Cohort,
+    protocol: str = "auto",
+    *,
+    fold: int = 0,
+    folds: int = 5,
+    seed: int = 0,
+    margin: float | None = None,
+) -> Split:
     """Split `cohort`; the result depends on the pictures, labels and groups, not on file names or their order.
 
     Args:
@@ -26,12 +36,16 @@ def make_split(cohort: Cohort, protocol: str = "auto", *, fold: int = 0, folds: 
             protocol), "given" (the data's own; validation is carved out of train by group if there is none), "auto"
             (given if the data have a train and a test split, else grouped), or the path of a manifest (.csv).
         fold: which fold is the test set; the next one is validation.
+        margin: drop training and validation slices whose thumbnail correlates with a test slice above this, even when
+            they are in other groups. A manifest has its own margin; this one must then be None.
 
     Raises:
         UsageError: the arguments make no sense together.
         LungCTError: the data do not allow this split, or do not match the manifest.
     """
     if protocol not in ("auto", *PROTOCOLS):
+        if margin is not None:
+            raise UsageError(f'The split manifest "{Path(protocol).name}" has its own margin. Fix: leave it out.')
         return _from_manifest(cohort, protocol)
     if folds < 3:
         raise UsageError(f"{folds} folds were asked for; at least 3 are needed (train, validation, test).")
@@ -48,6 +62,11 @@ def make_split(cohort: Cohort, protocol: str = "auto", *, fold: int = 0, folds: 
         split = np.full(len(cohort), "train", dtype="<U10")
         split[fold_of == (fold + 1) % folds] = "validation"
         split[fold_of == fold] = "test"
+    reasons = list(cohort.reasons)
+    if margin is not None:
+        split, dropped = drop_near(split, cohort.thumbs48, cohort.ids, margin)
+        for row, reason in dropped.items():
+            reasons[row] = f"{reasons[row]}; {reason}"
     made = Split(
         protocol=protocol,
         grouping=cohort.grouping,
@@ -60,6 +79,9 @@ def make_split(cohort: Cohort, protocol: str = "auto", *, fold: int = 0, folds: 
         sha256=cohort.sha256,
         labels=cohort.labels,
         groups=cohort.groups,
+        margin=margin,
+        rule=cohort.rule,
+        reasons=tuple(reasons),
     )
     return _checked(made)
 
@@ -117,6 +139,7 @@ def _from_manifest(cohort: Cohort, protocol: str) -> Split:
         split=stored.split[rows],
         fold_of=stored.fold_of[rows],
         groups=stored.groups[rows],
+        reasons=tuple(stored.reasons[row] for row in rows.tolist()),
         ids=cohort.ids,
         sha256=cohort.sha256,
         labels=cohort.labels,
@@ -130,12 +153,13 @@ def _from_manifest(cohort: Cohort, protocol: str) -> Split:
 
 
 def _checked(split: Split) -> Split:
+    wider = "" if split.margin is None else f", a higher margin than {split.margin:g}"
     for name, counts in split.counts().items():
         missing = [label for label, count in counts.items() if not count]
         if missing:
             raise LungCTError(
                 f"The {name} split has no {' and no '.join(missing)} slices (protocol {split.protocol}). Every class "
-                f"is needed in train, validation and test. Fix: another --split, or more cases."
+                f"is needed in train, validation and test. Fix: another split{wider}, or more cases."
             )
     if split.protocol == "given" and split.groups_crossing:
         warnings.warn(f"The data's own splits leak: {split.describe_crossing()}.", stacklevel=3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from ..labels import LABELS
 from .folds import units
-from .manifest import Manifest, read_manifest, write_manifest
+from .manifest import DROPPED, Manifest, read_manifest, write_manifest
 from .names import SPLITS
 
 
@@ -20,9 +20,11 @@ from .names import SPLITS
 class Split:
     """Which slice is used for what. All arrays have one entry per slice, in the order of the cohort.
 
-    `protocol` is grouped, image or given; `split` holds train, validation or test; `fold_of` the cross-validation fold
-    in which a slice is tested, -1 where the data name their own test set. Under grouped and image, test is fold `fold`
-    and validation the next one.
+    `protocol` is grouped, image or given; `split` holds train, validation or test, or dropped where `margin` (a
+    correlation of thumbnails) took a slice out that is too like a test slice; `fold_of` the cross-validation fold in
+    which a slice is tested, -1 where the data name their own test set. Under grouped and image, test is fold `fold`
+    and validation the next one. `grouping` and `rule` say what made the groups, `reasons` what ties each slice to its
+    own.
     """
 
     protocol: str
@@ -36,15 +38,18 @@ class Split:
     sha256: np.ndarray
     labels: np.ndarray
     groups: np.ndarray
+    margin: float | None = None
+    rule: str = ""
+    reasons: tuple[str, ...] = field(default=(), repr=False)
 
     def indices(self, name: str) -> np.ndarray:
-        """Rows of the cohort that belong to split `name`, ascending."""
-        if name not in SPLITS:
+        """Rows of the cohort that belong to split `name` ("dropped" is one of its own), ascending."""
+        if name not in (*SPLITS, DROPPED):
             raise ValueError(f"{name!r} is not one of {SPLITS}")
         return np.flatnonzero(self.split == name)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Slices as {split: {class: n}}."""
+        """Slices as {split: {class: n}}; dropped ones are in none."""
         return {
             name: {label: int(np.sum(self.labels[self.indices(name)] == i)) for i, label in enumerate(LABELS)}
             for name in SPLITS
@@ -77,12 +82,12 @@ class Split:
         examples = []
         for rows in self._crossing()[:3]:
             inside = next(i for i in rows if self.split[i] == "test")
-            outside = next(i for i in rows if self.split[i] != "test")
+            outside = next(i for i in rows if self.split[i] in ("train", "validation"))
             examples.append(f'"{self.ids[inside]}" (test) and "{self.ids[outside]}" ({self.split[outside]})')
         return f"{self.groups_crossing} groups are both in test and outside it, for example {'; '.join(examples)}"
 
     def write_csv(self, path: str | Path) -> None:
-        """Write the manifest: id, sha256, label, group, split, fold, and how it was made; atomically.
+        """Write the manifest: id, sha256, label, group, split, fold, reason, and how it was made; atomically.
 
         Raises:
             LungCTError: the file cannot be written.
@@ -94,11 +99,14 @@ class Split:
             groups=self.groups.tolist(),
             splits=self.split.tolist(),
             fold_of=self.fold_of.tolist(),
+            reasons=list(self.reasons) or [""] * len(self.ids),
             protocol=self.protocol,
             grouping=self.grouping,
             folds=self.folds,
             seed=self.seed,
             test_fold=self.fold,
+            margin=self.margin,
+            rule=self.rule,
         )
         write_manifest(manifest, Path(path))
 
@@ -122,6 +130,9 @@ class Split:
             sha256=np.asarray(manifest.sha256, dtype=np.str_),
             labels=np.asarray([LABELS.index(label) for label in manifest.labels], dtype=np.int64),
             groups=np.asarray(manifest.groups, dtype=np.str_),
+            margin=manifest.margin,
+            rule=manifest.rule,
+            reasons=tuple(manifest.reasons),
         )
 
     def _of(self, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -132,5 +143,6 @@ class Split:
         """The rows of each group, joined by identical files, that is on both sides of the test set."""
         rows_of: dict[int, list[int]] = defaultdict(list)
         for i, unit in enumerate(units(self.groups, self.sha256).tolist()):
-            rows_of[unit].append(i)
+            if self.split[i] != DROPPED:
+                rows_of[unit].append(i)
         return [rows for rows in rows_of.values() if len({self.split[i] == "test" for i in rows}) == 2]

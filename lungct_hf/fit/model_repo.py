@@ -31,7 +31,7 @@ def evaluate_run(cohort: Cohort, split: Split, logits: dict[str, np.ndarray]) ->
     blocks = {}
     for name, values in logits.items():
         rows = split.indices(name)
-        groups = len(set(cohort.groups[rows]))
+        groups = len(set(split.groups[rows]))
         blocks[name] = {"groups": groups, **score(labels[rows], values)}
     known, test = np.concatenate([split.indices("train"), split.indices("validation")]), split.indices("test")
     named = nearest_neighbour(cohort.thumbnails[known], labels[known], cohort.thumbnails[test])
@@ -44,7 +44,7 @@ def evaluate_run(cohort: Cohort, split: Split, logits: dict[str, np.ndarray]) ->
             "hash": split.hash,
             "groups_crossing": split.groups_crossing,
             "counts": split.counts(),
-            "groups": {name: len(set(cohort.groups[split.indices(name)])) for name in SPLITS},
+            "groups": {name: len(set(split.groups[split.indices(name)])) for name in SPLITS},
         },
         **blocks,
         "baselines": {
@@ -66,7 +66,7 @@ def prediction_rows(cohort: Cohort, split: Split, logits: dict[str, np.ndarray])
                 {
                     "id": cohort.ids[row],
                     "sha256": cohort.sha256[row],
-                    "group": cohort.groups[row],
+                    "group": split.groups[row],
                     "split": name,
                     "fold": int(split.fold_of[row]),
                     "label": LABELS[cohort.labels[row]],
@@ -74,6 +74,21 @@ def prediction_rows(cohort: Cohort, split: Split, logits: dict[str, np.ndarray])
                 }
             )
     return rows
+
+
+def split_record(split: Split) -> dict[str, Any]:
+    """The entry for lungct.json that says which assignment of slices the figures rest on."""
+    return {
+        "protocol": split.protocol,
+        "grouping": split.grouping,
+        "rule": split.rule,
+        "hash": split.hash,
+        "fold": split.fold,
+        "folds": split.folds,
+        "seed": split.seed,
+        "margin": split.margin,
+        "dropped": len(split.indices("dropped")),
+    }
 
 
 def data_record(cohort: Cohort, kind: str) -> dict[str, Any]:

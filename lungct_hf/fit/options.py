@@ -15,6 +15,7 @@ from ..errors import UsageError
 from ..files import write_json
 from .recipe import Recipe, load_recipe
 
+_GROUPINGS = ("linked", "similarity", "file-blocks")
 # Not part of what determines the result, so a resumed run may be given other values.
 _FREE_ON_RESUME = {"output_dir", "resume", "push_to_hub", "private", "workers", "checkpoint_every"}
 
@@ -27,6 +28,7 @@ class Options:
     data: str | None
     init: str
     split: str
+    margin: float | None
     fold: int
     fold_count: int
     group_column: str | None
@@ -41,6 +43,16 @@ class Options:
     private: bool
     resume: bool
     command: str
+
+    @property
+    def grouping(self) -> str | None:
+        """The grouping that --split names, or None for the data's own (a patient column, else linked)."""
+        return self.split if self.split.partition(":")[0] in _GROUPINGS else None
+
+    @property
+    def protocol(self) -> str:
+        """The split protocol; a grouping's name means grouped."""
+        return "grouped" if self.grouping else self.split
 
     def loader_workers(self, device_type: str) -> int:
         """Loader processes: none on a CPU, where they would only compete with the training."""
@@ -59,7 +71,18 @@ class Options:
 
     def fixed(self) -> dict[str, Any]:
         """The part that must be equal for a run to be the same run, as stored in run.json."""
-        names = ("data", "init", "split", "fold", "fold_count", "group_column", "on_bad_file", "recipe_name", "seed")
+        names = (
+            "data",
+            "init",
+            "split",
+            "margin",
+            "fold",
+            "fold_count",
+            "group_column",
+            "on_bad_file",
+            "recipe_name",
+            "seed",
+        )
         return {name: getattr(self, name) for name in names} | {
             "mixed_precision": self.mixed_precision,
             "recipe": self.recipe.to_dict(),
@@ -69,38 +92,28 @@ class Options:
 def build_parser(recipes: Path, description: str) -> argparse.ArgumentParser:
     """The flags; recipe fields come last, each a flag of its own."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    first = parser.add_argument_group("what to train on, from and into")
-    first.add_argument(
-        "--data", help="folder, parquet file or Hub data set id[@revision] (default: generated phantoms)"
+    known = ", ".join(sorted(path.stem for path in recipes.glob("*.yaml")))
+    add = parser.add_argument_group("what to train on, from and into").add_argument
+    add("--data", help="folder, parquet file or Hub data set id[@revision] (default: generated phantoms)")
+    add("--init", help="auto, imagenet1k-v2, random, or a .pth/.safetensors file (default: auto)")
+    add(
+        "--split", help="auto, grouped, linked, similarity, file-blocks:N, image, given, or a manifest (default: auto)"
     )
-    first.add_argument("--init", help="auto, imagenet1k-v2, random, or a .pth/.safetensors file (default: auto)")
-    first.add_argument("--split", help="auto, grouped, image, given, or a manifest CSV (default: auto)")
-    first.add_argument(
-        "--recipe", help=f"one of {', '.join(sorted(p.stem for p in recipes.glob('*.yaml')))}, or a YAML file"
-    )
-    first.add_argument("--output-dir", help="the run's folder (default: runs/<time>)")
-    first.add_argument(
-        "--resume", nargs="?", const=True, metavar="DIR", help="continue DIR, or --output-dir, or the newest run"
-    )
-    first.add_argument("--push-to-hub", metavar="REPO", help="push the model to this Hub repo at the end")
-    other = parser.add_argument_group("details")
-    other.add_argument("--private", action="store_true", help="create the Hub repo private")
-    other.add_argument("--fold", type=int, help="which fold is the test fold (default: 0)")
-    other.add_argument("--fold-count", type=int, help="how many folds the split makes (default: 5)")
-    other.add_argument("--group-column", help="column that names the patient or case (default: found by its name)")
-    other.add_argument(
-        "--on-bad-file", choices=["refuse", "skip"], help="what an unreadable file does (default: refuse)"
-    )
-    other.add_argument(
-        "--seed", type=int, help="seed of the split, the new layer, the order and the augmentation (default: 0)"
-    )
-    other.add_argument(
-        "--mixed-precision", choices=["no", "fp16", "bf16"], help="default: what accelerate is configured for"
-    )
-    other.add_argument("--workers", type=int, help="loader processes (default: 0 on CPU, up to 8 with a GPU)")
-    other.add_argument(
-        "--checkpoint-every", type=int, default=50, metavar="STEPS", help="besides every epoch (default: 50)"
-    )
+    add("--recipe", help=f"one of {known}, or a YAML file (default: default; for phantoms: phantom)")
+    add("--output-dir", help="the run's folder (default: runs/<time>)")
+    add("--resume", nargs="?", const=True, metavar="DIR", help="continue DIR, --output-dir or the newest run")
+    add("--push-to-hub", metavar="REPO", help="push the model to this Hub repo at the end")
+    add = parser.add_argument_group("details").add_argument
+    add("--private", action="store_true", help="create the Hub repo private")
+    add("--fold", type=int, help="which fold is the test fold (default: 0)")
+    add("--fold-count", type=int, help="how many folds the split makes (default: 5)")
+    add("--margin", type=float, help="leave out training slices this alike to a test slice (correlation, 0 to 1)")
+    add("--group-column", help="column that names the patient or case (default: found by its name)")
+    add("--on-bad-file", choices=["refuse", "skip"], help="what an unreadable file does (default: refuse)")
+    add("--seed", type=int, help="seed of split, new layer, order and augmentation (default: 0)")
+    add("--mixed-precision", choices=["no", "fp16", "bf16"], help="default: as accelerate is configured")
+    add("--workers", type=int, help="loader processes (default: 0 on CPU, up to 8 with a GPU)")
+    add("--checkpoint-every", type=int, default=50, metavar="STEPS", help="besides every epoch (default: 50)")
     tuning = parser.add_argument_group("the recipe's values (flags win over the recipe file)")
     for item in fields(Recipe):
         flag, text = "--" + item.name.replace("_", "-"), f"{item.metadata['help']} (default: {item.default})"
@@ -141,6 +154,7 @@ def _fresh(given: dict[str, Any], argv: list[str], recipes: Path) -> Options:
         data=given["data"],
         init=given["init"] or "auto",
         split=given["split"] or "auto",
+        margin=given["margin"],
         fold=given["fold"] or 0,
         fold_count=given["fold_count"] or 5,
         group_column=given["group_column"],

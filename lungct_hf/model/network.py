@@ -23,7 +23,7 @@ def build_network(architecture: str = ARCHITECTURE, *, drop_rate: float = 0.0) -
     if architecture not in known:
         raise UsageError(f"Unknown architecture {architecture!r}; needed is one of {', '.join(known)}.")
     network = timm.create_model(architecture, pretrained=False, num_classes=len(LABELS), drop_rate=drop_rate)
-    # timm's start for a layer this narrow gives logits of several units; torchvision's keeps the first losses near ln 3.
+    # timm's start for so narrow a layer gives logits of several units; torchvision's keeps the first loss near ln 3.
     nn.init.normal_(network.classifier.weight, std=0.01)
     nn.init.zeros_(network.classifier.bias)
     return network

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lungct_hf.cohort import link, link_slices, load_cohort
+from lungct_hf.cohort import link_slices, load_cohort, similarity
+from lungct_hf.cohort.rule import Cuts
 
 from .conftest import draw
 
@@ -32,7 +33,7 @@ def test_near_copies_of_one_class_are_linked_and_strangers_are_not() -> None:
 
 def test_file_number_neighbours_are_linked_at_a_lower_similarity() -> None:
     pictures = [(1, 0, 17.0), (1, 1, 17.0)]
-    assert link.NEIGHBOURS < correlation(*pictures) < link.ACROSS_CLASSES
+    assert Cuts().neighbour < correlation(*pictures) < Cuts().across
     near, far = ["Normal case (9).jpg", "Normal case (10).jpg"], ["Normal case (9).jpg", "Normal case (11).jpg"]
     assert len(set(groups_of([0, 0], pictures, near))) == 1
     assert len(set(groups_of([0, 0], pictures, far))) == 2
@@ -46,7 +47,7 @@ def test_file_number_neighbours_are_linked_at_a_lower_similarity() -> None:
 
 def test_between_classes_only_identical_files_and_near_copies_are_linked() -> None:
     pictures = [(1, 0, 3.0), (1, 1, 3.0)]
-    assert correlation(*pictures) > link.ACROSS_CLASSES
+    assert correlation(*pictures) > Cuts().across
     assert len(set(groups_of([1, 2], pictures, ["", ""]))) == 1
     same_bytes = link_slices([1, 2], ["a" * 64, "a" * 64], np.zeros((2, 48, 48), np.uint8), ["", ""])
     assert len(set(same_bytes)) == 1
@@ -59,7 +60,7 @@ def test_flat_pictures_are_not_linked_to_everything() -> None:
 
 @pytest.mark.parametrize("block", [3, 1024])
 def test_groups_do_not_depend_on_order_or_block_size(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "_BLOCK", block)
+    monkeypatch.setattr(similarity, "BLOCK", block)
     pictures = [(person, s, 5.0) for person in range(6) for s in range(3)]
     labels = [person % 3 for person, _, _ in pictures]
     shas = [f"{7919 * i % 1000:064x}"[::-1] for i in range(len(pictures))]

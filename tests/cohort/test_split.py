@@ -86,7 +86,7 @@ def test_identical_files_stay_together_even_when_a_column_parts_them(tmp_path: P
 
 def test_fewer_groups_than_folds_names_the_class(make_folder: Callable[..., Path]) -> None:
     cohort = load(make_folder(people=4))
-    with pytest.raises(LungCTError, match=r"class normal has only 4 groups .* 5 folds .*--fold-count 4"):
+    with pytest.raises(LungCTError, match=r"class normal has only 4 groups .* 5 folds .*4 folds, or"):
         make_split(cohort)
     assert make_split(cohort, folds=4).groups_crossing == 0
 
@@ -143,8 +143,8 @@ def manifest(cohort: Cohort, tmp_path: Path) -> Path:
 def edit(manifest: Path, change: Callable[[list[dict[str, str]]], object]) -> None:
     with manifest.open(newline="") as handle:
         rows = list(csv.DictReader(handle))
-    fields = list(rows[0])
     change(rows)
+    fields = list(rows[0])
     with manifest.open("w", newline="") as handle:
         writer = csv.DictWriter(handle, fields)
         writer.writeheader()
@@ -187,15 +187,44 @@ def test_each_difference_fails_with_the_name_of_the_file(manifest: Path, tmp_pat
     refused("1 that the manifest does not list", '"Normal cases/extra.png"')
 
 
-def test_a_row_moved_to_another_split_fails_with_its_name(cohort: Cohort, manifest: Path) -> None:
-    def move(rows: list[dict[str, str]]) -> None:
-        next(row for row in rows if row["split"] == "test")["split"] = "train"
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("split", "train"), ("fold", "0"), ("group", "linked-0"), ("label", "normal"), ("seed", "7"), ("test_fold", "3")],
+)
+def test_an_edited_row_fails_with_its_name(cohort: Cohort, manifest: Path, column: str, value: str) -> None:
+    names = []
 
-    name = cohort.ids[make_split(cohort, str(manifest)).indices("test")[0]]
+    def move(rows: list[dict[str, str]]) -> None:
+        row = next(row for row in rows if row["split"] == "test" and row["label"] != "normal")
+        names.append(row["id"])
+        row[column] = value
+
+    edit(manifest, move)
+    with pytest.raises(LungCTError, match="1 rows no longer fit their check digits") as error:
+        make_split(cohort, str(manifest))
+    assert f'"{names[0]}"' in str(error.value)
+
+
+def test_a_manifest_made_by_hand_needs_no_check_digits_but_its_groups_must_not_cross(
+    cohort: Cohort, manifest: Path
+) -> None:
+    names = []
+
+    def move(rows: list[dict[str, str]]) -> None:
+        row = next(row for row in rows if row["split"] == "test")
+        row["split"] = "train"
+        names.append(row["id"])
+
+    def drop_columns(rows: list[dict[str, str]]) -> None:
+        kept = ("id", "sha256", "label", "group", "split", "fold")
+        rows[:] = [{name: row[name] for name in kept} for row in rows]
+
+    edit(manifest, drop_columns)
+    assert make_split(cohort, str(manifest)).grouping == "manifest"
     edit(manifest, move)
     with pytest.raises(LungCTError, match="1 groups are both in test and outside it") as error:
         make_split(cohort, str(manifest))
-    assert f'"{name}" (train)' in str(error.value)
+    assert f'"{names[0]}" (train)' in str(error.value)
 
 
 @pytest.mark.parametrize(

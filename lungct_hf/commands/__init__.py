@@ -1,0 +1,1 @@
+"""The commands of `lungct`, one file each: arguments in, rooms called, a summary out."""
