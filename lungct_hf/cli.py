@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from . import __version__
+from .commands.audit import audit
+from .commands.evaluate import evaluate
 from .commands.split import split
 from .errors import UsageError, exit_on_error, require
 
@@ -38,7 +40,8 @@ def _options(
     pass
 
 
-app.command()(split)
+for command in (audit, split, evaluate):
+    app.command()(command)
 
 
 @app.command()

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LABELS = ("normal", "benign", "malignant")
 # The smallest run that goes through every step: seconds, not minutes.
 TINY = ["--architecture", "mobilenetv2_035", "--image-size", "64", "--batch-size", "8", "--init", "random"]
+TINY += ["--threads", "1"]  # the test workers share the cores already
 
 
 def draw_slice(label: int, rng: np.random.Generator, size: int = 72) -> np.ndarray:
@@ -46,7 +47,7 @@ def write_cohort(folder: Path, *, patients: int = 5, slices: int = 3, seed: int 
     return folder
 
 
-def wake_up(network: torch.nn.Module, size: int) -> torch.nn.Module:
+    """Give a random network batch-norm statistics of its own, without which its signal dies on the way to the logits."""
     """Give a random network batch-norm statistics of its own; without them its signal dies and all logits are equal."""
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

@@ -54,6 +54,7 @@ def main() -> int:
     # ------------------------------------------------------------------ processes
     # Without this, accelerate starts several independent runs when torchrun finds no GPU.
     on_cpu = not torch.accelerator.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
+    torch.set_num_threads(OPTIONS.threads)
     state = PartialState(cpu=on_cpu)
     options = broadcast_object_list([OPTIONS])[0]  # one run folder for all processes
     with sole_owner(options.run, print) if state.is_main_process else nullcontext():

@@ -1,7 +1,78 @@
-"""What a model is worth: metrics, stored predictions and the baselines every figure stands beside."""
+"""What a model is worth: figures with intervals, stored predictions, baselines, calibration and "I don't know".
 
-from .baselines import nearest_neighbour
-from .metrics import METRICS, score
-from .predictions import read_predictions, write_predictions
+`decision` needs only numpy; the metrics need evaluate and datasets. So nothing is loaded before it is asked for.
+"""
 
-__all__ = ["METRICS", "nearest_neighbour", "read_predictions", "score", "write_predictions"]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .baselines import nearest_neighbour, ring
+    from .bootstrap import intervals, paired_difference
+    from .calibration import (
+        fit_abstain,
+        fit_calibration,
+        fit_distance,
+        fit_temperature,
+        fold_temperature,
+        risk_coverage,
+    )
+    from .decision import AbstainRule, Calibration, Decision, FeatureDistance, decide
+    from .metrics import METRICS, score
+    from .predictions import read_predictions, write_predictions
+    from .report import Report, evaluate_predictions
+    from .sample import Sample
+
+_HOMES = {
+    "baselines": ("nearest_neighbour", "ring"),
+    "bootstrap": ("intervals", "paired_difference"),
+    "calibration": (
+        "fit_abstain",
+        "fit_calibration",
+        "fit_distance",
+        "fit_temperature",
+        "fold_temperature",
+        "risk_coverage",
+    ),
+    "decision": ("AbstainRule", "Calibration", "Decision", "FeatureDistance", "decide"),
+    "metrics": ("METRICS", "score"),
+    "predictions": ("read_predictions", "write_predictions"),
+    "report": ("Report", "evaluate_predictions"),
+    "sample": ("Sample",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+# `figures.figures` is not here: importing its module would put the module in the function's place.
+__all__ = [
+    "METRICS",
+    "AbstainRule",
+    "Calibration",
+    "Decision",
+    "FeatureDistance",
+    "Report",
+    "Sample",
+    "decide",
+    "evaluate_predictions",
+    "fit_abstain",
+    "fit_calibration",
+    "fit_distance",
+    "fit_temperature",
+    "fold_temperature",
+    "intervals",
+    "nearest_neighbour",
+    "paired_difference",
+    "read_predictions",
+    "ring",
+    "risk_coverage",
+    "score",
+    "write_predictions",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{home}", __name__), name)

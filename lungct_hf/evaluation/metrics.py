@@ -16,6 +16,7 @@ import numpy as np
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from ..labels import LABELS
+from .sample import softmax
 
 _CLASSES = list(range(len(LABELS)))
 
@@ -121,12 +122,6 @@ def score(labels: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
         for c, name in enumerate(LABELS)
     }
     return {"n": len(labels), **values, "per_class": per_class}
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Logits (N, 3) to probabilities, in float64."""
-    shifted = np.exp(np.asarray(logits, np.float64) - np.max(logits, axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
 
 
 def _describe(metric: evaluate.Metric, features: datasets.Features) -> evaluate.MetricInfo:

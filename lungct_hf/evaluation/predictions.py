@@ -13,6 +13,7 @@ from ..errors import LungCTError
 from ..files import write_atomic
 from ..labels import LABELS
 
+_LOGITS = pa.list_(pa.float32(), len(LABELS))
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -21,15 +22,32 @@ SCHEMA = pa.schema(
         ("split", pa.string()),
         ("fold", pa.int32()),
         ("label", pa.string()),
-        ("logits", pa.list_(pa.float32(), len(LABELS))),
+        ("logits", _LOGITS),
+    ]
+)
+# Written when a row has them, so a file may hold several seeds and protocols and what stands beside the model.
+OPTIONAL = pa.schema(
+    [
+        ("protocol", pa.string()),  # "image", or the name of a grouping
+        ("seed", pa.int32()),
+        ("temperature", pa.float32()),  # what `logits` were divided by; times it they are as before calibration
+        ("distance", pa.float32()),  # from the training features, decision.FeatureDistance
+        ("abstained", pa.string()),  # the reason not to answer (decision.py), "" where the model answered
+        ("nearest_neighbour", pa.string()),  # the class that 1-NN on thumbnails named
+        ("ring_nearest_neighbour", pa.string()),  # the same on the outer ring alone
+        ("ring_logits", _LOGITS),  # the model's own, shown only the ring
     ]
 )
 
 
 def write_predictions(path: Path, rows: list[dict[str, object]]) -> None:
-    """Write rows with the columns of SCHEMA (label by name, logits in the order of LABELS), sorted by split and id."""
-    ordered = sorted(rows, key=lambda row: (str(row["split"]), str(row["id"])))
-    table = pa.Table.from_pylist(ordered, schema=SCHEMA)
+    """Write rows with the columns of SCHEMA (label by name, logits in the order of LABELS) and any of OPTIONAL.
+
+    Sorted by protocol, seed, split and id. A column of OPTIONAL that no row has is not written.
+    """
+    ordered = sorted(rows, key=_place)
+    used = [column for column in OPTIONAL if any(row.get(column.name) is not None for row in rows)]
+    table = pa.Table.from_pylist(ordered, schema=pa.schema([*SCHEMA, *used]))
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     write_atomic(path, sink.getvalue())
@@ -47,6 +65,24 @@ def read_predictions(path: Path) -> tuple[pa.Table, np.ndarray, np.ndarray]:
     missing = sorted(set(SCHEMA.names) - set(table.column_names))
     if missing:
         raise LungCTError(f"{path.name} lacks the columns {missing}; it was not written by this package.")
-    labels = np.array([LABELS.index(name) for name in table["label"].to_pylist()], dtype=np.int64)
-    logits = np.array(table["logits"].to_pylist(), dtype=np.float32).reshape(-1, len(LABELS))
-    return table, labels, logits
+    return table, class_numbers(table, "label"), logits_of(table)
+
+
+def class_numbers(table: pa.Table, column: str) -> np.ndarray:
+    """A column of class names as numbers (N,); -1 where it is empty. Raises LungCTError for any other name."""
+    names = table[column].to_pylist()
+    unknown = sorted({str(name) for name in names if name is not None and name not in LABELS})
+    if unknown:
+        raise LungCTError(f"The predictions name the class {unknown[0]!r} in {column}; known: {', '.join(LABELS)}.")
+    return np.array([-1 if name is None else LABELS.index(name) for name in names], dtype=np.int64)
+
+
+def logits_of(table: pa.Table, column: str = "logits") -> np.ndarray:
+    """float32 (N, 3); NaN where the row has none."""
+    empty = [float("nan")] * len(LABELS)
+    return np.array([row or empty for row in table[column].to_pylist()], dtype=np.float32).reshape(-1, len(LABELS))
+
+
+def _place(row: dict[str, object]) -> tuple[str, int, str, str]:
+    seed = row.get("seed")
+    return str(row.get("protocol") or ""), int(str(seed)) if seed is not None else 0, str(row["split"]), str(row["id"])

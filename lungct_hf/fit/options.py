@@ -37,6 +37,7 @@ class Options:
     recipe: Recipe
     seed: int
     mixed_precision: str | None
+    threads: int
     workers: int | None
     checkpoint_every: int
     push_to_hub: str | None
@@ -85,6 +86,7 @@ class Options:
         )
         return {name: getattr(self, name) for name in names} | {
             "mixed_precision": self.mixed_precision,
+            "threads": self.threads,
             "recipe": self.recipe.to_dict(),
         }
 
@@ -112,6 +114,7 @@ def build_parser(recipes: Path, description: str) -> argparse.ArgumentParser:
     add("--on-bad-file", choices=["refuse", "skip"], help="what an unreadable file does (default: refuse)")
     add("--seed", type=int, help="seed of split, new layer, order and augmentation (default: 0)")
     add("--mixed-precision", choices=["no", "fp16", "bf16"], help="default: as accelerate is configured")
+    add("--threads", type=int, help="torch threads per process (default: the cores, shared among processes)")
     add("--workers", type=int, help="loader processes (default: 0 on CPU, up to 8 with a GPU)")
     add("--checkpoint-every", type=int, default=50, metavar="STEPS", help="besides every epoch (default: 50)")
     tuning = parser.add_argument_group("the recipe's values (flags win over the recipe file)")
@@ -163,6 +166,7 @@ def _fresh(given: dict[str, Any], argv: list[str], recipes: Path) -> Options:
         recipe=Recipe(**values),
         seed=given["seed"] or 0,
         mixed_precision=given["mixed_precision"],
+        threads=given["threads"] or _fair_share_of_cores(),
         workers=given["workers"],
         checkpoint_every=given["checkpoint_every"],
         push_to_hub=given["push_to_hub"],
@@ -230,9 +234,18 @@ def _check_numbers(given: dict[str, Any]) -> None:
         raise UsageError(f"--fold-count {count}: at least 3 are needed (training, validation and test fold).")
     if not 0 <= fold < count:
         raise UsageError(f"--fold {fold} does not exist; needed: 0 to {count - 1}.")
-    for name, least in (("workers", 0), ("checkpoint_every", 1), ("seed", 0)):
+    for name, least in (("workers", 0), ("checkpoint_every", 1), ("seed", 0), ("threads", 1)):
         if given[name] is not None and given[name] < least:
             raise UsageError(f"--{name.replace('_', '-')} {given[name]} is out of range; needed: {least} or more.")
+
+
+def _fair_share_of_cores() -> int:
+    """Cores per process here. `accelerate launch` sets OMP_NUM_THREADS to 1 unasked, which leaves the others idle.
+
+    The number is part of the run: sums in another order round differently, and resuming must not.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _publishable_command(argv: list[str]) -> str:

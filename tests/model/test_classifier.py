@@ -29,7 +29,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def slices(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Files of several kinds: square and not, tiny and large, grey, RGB, palette, with alpha, with EXIF orientation."""
+    """Files of several kinds: square and not, tiny and large, grey, RGB, palette, with alpha, turned by EXIF."""
     folder, rng = tmp_path_factory.mktemp("slices"), np.random.default_rng(0)
     pictures = {
         "square.png": Image.fromarray(draw_slice(1, rng, 96)),

@@ -1,0 +1,251 @@
+"""`lungct evaluate`: recompute a model's figures from its stored predictions, or predict again and judge those."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import typer
+
+from ..errors import LungCTError, UsageError, require
+from ..files import write_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..cohort import Cohort
+    from ..evaluation import Calibration, Report
+
+_STORED = ["config.json", "lungct.json", "evaluation/*"]
+_TOLERANCE = 1e-9
+_TOLERANCE_OF = {"low": 0.01, "high": 0.01, "undefined": 0.01}  # another numpy may draw other groups
+
+
+def evaluate(
+    model: Annotated[str, typer.Option("--model", "-m", help="A run, a model directory, or OWNER/NAME[@REVISION].")],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Predict these slices again: a folder, a parquet file or a Hub data set. Default: the predictions "
+            "that the model stores."
+        ),
+    ] = None,
+    split: Annotated[
+        Path | None, typer.Option(help="With --data: a split manifest; only its test slices are judged.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write metrics.json, plots and report.html to this folder.")
+    ] = None,
+    grouping: Annotated[
+        str | None, typer.Option(help="With --data: what forms a group, e.g. linked or column:NAME.")
+    ] = None,
+    on_bad_file: Annotated[str, typer.Option(help="With --data: refuse or skip unreadable files.")] = "refuse",
+    replicates: Annotated[int, typer.Option(min=100, help="Bootstrap draws behind the intervals.")] = 2000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json instead of the tables.")] = False,
+) -> None:
+    """Judge a model: grouped and image-level figures with intervals, beside what no learning reaches."""
+    if data is None and (split is not None or grouping is not None):
+        raise UsageError("--split and --grouping belong to --data. Fix: name the data set as well.")
+    if split is not None and grouping is not None:
+        raise UsageError("A split manifest has its own groups. Fix: leave --grouping out.")
+    if output is not None and output.is_file():
+        raise UsageError(f"{output} is a file; --output needs a folder.")
+    require("pyarrow", "train")
+    require("sklearn", "train")
+    if output is not None:
+        require("matplotlib", "train")
+    from rich.console import Console
+
+    if data is None:
+        report, name, differences = _stored(model, replicates)
+        cohort, source = None, None
+    else:
+        report, name, cohort = _fresh(model, data, split, grouping, on_bad_file, replicates, not as_json)
+        differences, source = None, cohort.source
+    if output is not None:
+        _write(report, output, name, source, cohort)
+    if as_json:
+        typer.echo(json.dumps(report.metrics, indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        _show(Console(highlight=False), report.metrics, name, source, differences)
+        if output is not None:
+            typer.echo(f"Wrote {output / 'report.html'}, metrics.json and plots.")
+    if differences:
+        raise LungCTError(
+            f"The figures stored with the model do not follow from its predictions: {'; '.join(differences[:3])}"
+            f"{', ...' if len(differences) > 3 else ''}. Fix: do not rely on its metrics.json; evaluate it again."
+        )
+
+
+def _stored(model: str, replicates: int) -> tuple[Report, str, list[str] | None]:
+    """The report from a model's own predictions, and where its metrics.json says something else (None: has none)."""
+    from ..evaluation import evaluate_predictions
+    from ..hub import fetch_model
+
+    fetched = fetch_model(_model_path(model), allow_patterns=_STORED)
+    predictions = fetched.path / "evaluation" / "predictions.parquet"
+    if not predictions.is_file():
+        raise LungCTError(
+            f"{model} stores no predictions (evaluation/predictions.parquet). Fix: predict again with --data DATA."
+        )
+    stored = _read_json(fetched.path / "evaluation" / "metrics.json") or {}
+    seed = (stored.get("bootstrap") or {}).get("seed", 0)
+    report = evaluate_predictions(
+        predictions,
+        split=stored.get("split"),
+        calibration=_calibration(fetched.path),
+        headline=stored.get("protocol"),
+        replicates=replicates,
+        seed=seed,
+    )
+    folder = fetched.path.resolve()
+    local = (
+        folder.name if folder.name != "model" else f"{folder.parent.name}/model"
+    )  # a path would tell about its owner
+    name = f"{fetched.repo_id}@{fetched.revision}" if fetched.repo_id else local
+    same_draws = stored.get("bootstrap") == report.metrics["bootstrap"]
+    return report, name, _differences(stored, report.metrics, intervals=same_draws) if stored else None
+
+
+def _fresh(
+    model: str,
+    data: str,
+    manifest: Path | None,
+    grouping: str | None,
+    on_bad_file: str,
+    replicates: int,
+    progress: bool,
+) -> tuple[Report, str, Cohort]:
+    """The report from predicting `data` now. Slices that the model was trained on are left out and counted."""
+    require("torch", "train")
+    from ..cohort import Split, load_cohort, make_split
+    from ..evaluation import evaluate_predictions, read_predictions, write_predictions
+    from ..evaluation.predict import prediction_rows
+    from ..hub import fetch_model
+    from ..model import LungCTClassifier
+
+    folder = fetch_model(_model_path(model)).path
+    classifier = LungCTClassifier.from_pretrained(_model_path(model))
+    skip = cast(Literal["refuse", "skip"], on_bad_file)
+    cohort = load_cohort(data, grouping=grouping, on_bad_file=skip, progress=progress)
+    split = make_split(cohort, str(manifest)) if manifest is not None else None
+    own = folder / "evaluation" / "split.csv"
+    seen: set[str] = set()
+    if own.is_file():
+        trained = Split.read(own)
+        seen = {
+            sha for sha, side in zip(trained.sha256, trained.split, strict=True) if side in ("train", "validation")
+        }
+    calibration = _calibration(folder)
+    rows = prediction_rows(classifier, cohort, split, seen, calibration, progress=progress)
+    unseen = sum(row["split"] == "test" for row in rows)
+    if not unseen:
+        raise LungCTError(
+            f"All {len(rows)} slices were used to train or choose this model (same bytes), so there is nothing to "
+            f"judge it on. Fix: other data, or --split {own.name} of the model for its own test slices."
+        )
+    facts: dict[str, Any] = {"protocol": "external", "grouping": cohort.grouping, "groups_crossing": None}
+    if split is not None:
+        facts = {"protocol": split.protocol, "grouping": split.grouping, "hash": split.hash}
+        facts["groups_crossing"] = split.groups_crossing
+    with tempfile.TemporaryDirectory(prefix="lungct-evaluate-") as scratch:
+        path = Path(scratch) / "predictions.parquet"
+        write_predictions(path, rows)
+        report = evaluate_predictions(
+            read_predictions(path)[0], split=facts, calibration=calibration, replicates=replicates
+        )
+    report.metrics["model"] = classifier.name
+    report.metrics["data"] = {"source": cohort.source, "fingerprint": cohort.fingerprint(), "slices": len(cohort)}
+    report.metrics["seen_in_training"] = len(rows) - unseen
+    report.metrics["training_slices_known"] = own.is_file()
+    return report, classifier.name, cohort
+
+
+def _write(report: Report, folder: Path, name: str, source: str | None, cohort: Cohort | None) -> None:
+    from ..evaluation.contact_sheet import write_contact_sheet
+    from ..evaluation.page import write_page
+    from ..evaluation.plots import write_plots
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "metrics.json", report.metrics)
+    pictures = write_plots(report, folder)
+    if cohort is not None:
+        place = {str(key): row for row, key in enumerate(cohort.ids.tolist())}
+        sheet = write_contact_sheet(report, lambda key: cohort.read(place[key]), folder / "worst_errors.png")
+        pictures += [sheet] if sheet else []
+    write_page(report, pictures, folder / "report.html", model=name, data=source)
+
+
+def _show(
+    console: Console, metrics: dict[str, Any], name: str, source: str | None, differences: list[str] | None
+) -> None:
+    """The tables; 80 columns are enough for them."""
+    from rich import box
+    from rich.table import Table
+
+    from ..evaluation import tables
+
+    def show(title: str, rows: list[tuple[str, ...]], *columns: str) -> None:
+        table = Table(*columns, title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+        table.pad_edge, table.padding = False, (0, 1, 0, 0)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+
+    console.print(f"{name}{f' on {source}' if source else ''}", markup=False)
+    console.print(tables.headline(metrics), markup=False)
+    console.print("[dim]Brackets: 95 % intervals, whole groups resampled. Cases: a group's slices pooled.[/dim]")
+    protocol = metrics["protocol"]
+    show("Balanced accuracy, %", tables.comparison_rows(metrics), "protocol", "answers by", "slices", "cases")
+    if gap := tables.gap_rows(metrics):
+        show(f"Leak gap: image-level minus {protocol}, points", gap, "answers by", "balanced accuracy", "accuracy")
+    show(f"The model, {protocol}", tables.figure_rows(metrics), "", "slices", "cases")
+    show("Classes, %", tables.class_rows(metrics), "", "sens.", "spec.", "PPV", "NPV", "n (groups)")
+    for note in tables.notes(metrics):
+        console.print(f"- {note}", markup=False)
+    if differences == []:
+        console.print("The figures stored with the model follow from its predictions.")
+
+
+def _model_path(model: str) -> str:
+    """A run's model directory instead of the run; anything else as it is."""
+    inner = Path(model).expanduser() / "model"
+    is_run = inner.is_dir() and not (inner.parent / "config.json").is_file()
+    return str(inner) if is_run else model
+
+
+def _calibration(folder: Path) -> Calibration | None:
+    from ..evaluation import Calibration
+
+    record = (_read_json(folder / "lungct.json") or {}).get("calibration")
+    return Calibration.from_json(record) if record else None
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LungCTError(f"{path.name} of the model cannot be read ({error}).") from error
+    if not isinstance(value, dict):
+        raise LungCTError(f"{path.name} of the model must hold a JSON object, found {type(value).__name__}.")
+    return value
+
+
+def _differences(stored: Any, made: Any, where: str = "", *, intervals: bool) -> list[str]:
+    """Where `stored` says something else than `made`, for all that both name."""
+    if isinstance(stored, dict) and isinstance(made, dict):
+        skipped = set() if intervals else {"intervals", "bootstrap", "model_minus", "leak_gap", "coverage", "error"}
+        shared = [key for key in stored if key in made and key not in skipped]
+        parts = [_differences(stored[k], made[k], f"{where}.{k}".lstrip("."), intervals=intervals) for k in shared]
+        return [line for part in parts for line in part]
+    if isinstance(stored, list) and isinstance(made, list) and len(stored) == len(made):
+        parts = [_differences(s, m, where, intervals=intervals) for s, m in zip(stored, made, strict=True)]
+        return [line for part in parts for line in part]
+    numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (stored, made))
+    allowed = _TOLERANCE_OF.get(where.rpartition(".")[2], _TOLERANCE)
+    same = abs(stored - made) <= allowed if numbers else stored == made
+    return [] if same else [f"{where} is stored as {stored}, the predictions give {made}"]

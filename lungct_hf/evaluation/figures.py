@@ -1,0 +1,207 @@
+"""Every figure of a sample, vectorised over weights of its groups, so that a bootstrap is one call.
+
+Definitions, all in natural units (0..1 unless said otherwise):
+- sensitivity, specificity, ppv, npv: one class against the two others, from the confusion counts.
+- balanced accuracy: mean sensitivity over the classes of the sample; 1/3 is chance. kappa: Cohen's, unweighted, -1..1.
+- auroc: one class against the others, ties count half. average_precision: sum of precision times step in recall over
+  the distinct scores, as scikit-learn defines it. Macro: the mean over the classes, undefined when one is absent.
+- brier: mean over rows of the squared distance between the probabilities and the one-hot truth, 0..2.
+- log_loss: mean negative log of the true class's probability, nats (probabilities below 1e-12 count as that).
+- ece: expected calibration error of the highest probability in 15 bins of equal width (k/15, (k+1)/15].
+- aurc: area under the risk-coverage curve: the mean error among the n most confident answers over all n; lower is
+  better. Answers of equal confidence come and go together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..labels import LABELS
+from .sample import Sample
+
+ECE_BINS = 15
+_BLOCK_CELLS = 1 << 21  # weights held at once: 16 MB
+_FLOOR = 1e-12
+OVERALL = (
+    "accuracy",
+    "balanced_accuracy",
+    "kappa",
+    "macro_auroc",
+    "average_precision",
+    "brier",
+    "log_loss",
+    "ece",
+    "aurc",
+)
+PER_CLASS = ("sensitivity", "specificity", "ppv", "npv", "auroc", "average_precision")
+
+Figures = dict[str, np.ndarray]
+
+
+def figures(sample: Sample) -> dict[str, Any]:
+    """The block that metrics.json stores: n, groups, the figures, the confusion counts and the classes one by one.
+
+    A figure that is undefined, because a class does not occur or is never named, is None and never a guess.
+    """
+    flat = {name: _plain(values[0]) for name, values in weighted_figures(sample, _ones(sample)).items()}
+    counts = np.bincount(sample.labels * 3 + sample.named, minlength=9).reshape(3, 3)
+    block: dict[str, Any] = {"n": len(sample), "groups": len(sample.group_names)}
+    block |= {name: flat[name] for name in OVERALL if name in flat}
+    block["confusion_matrix"] = counts.tolist()
+    block["per_class"] = nested(flat)
+    for c, label in enumerate(LABELS):
+        block["per_class"][label] |= {
+            "n": int(counts[c].sum()),
+            "groups": int(np.sum(sample.group_counts[:, c] > 0)),
+        }
+    return block
+
+
+def nested(flat: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """{"sensitivity/benign": v} as {"benign": {"sensitivity": v}} for every class and figure that is there."""
+    return {
+        label: {name: flat[f"{name}/{label}"] for name in PER_CLASS if f"{name}/{label}" in flat} for label in LABELS
+    }
+
+
+def weighted_figures(sample: Sample, weights: np.ndarray) -> Figures:
+    """Each figure as (R,) for R weightings of the groups: `weights` (R, G) says how often a group counts.
+
+    Names are those of OVERALL and "NAME/CLASS" for PER_CLASS. NaN where a figure is undefined.
+    """
+    blocks = [_block(sample, part) for part in _parts(sample, weights)]
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def reliability(sample: Sample, bins: int = ECE_BINS) -> dict[str, np.ndarray]:
+    """Per bin of the highest probability: count, mean confidence and accuracy (NaN where empty)."""
+    assert sample.probabilities is not None
+    confidence, place = _confidence_bins(sample.probabilities, bins)
+    count = np.bincount(place, minlength=bins).astype(float)
+    right = np.bincount(place, sample.named == sample.labels, minlength=bins)
+    total = np.bincount(place, confidence, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        return {"count": count, "confidence": total / count, "accuracy": right / count}
+
+
+def _block(sample: Sample, weights: np.ndarray) -> Figures:
+    found = _from_confusion(sample, weights)
+    if sample.probabilities is None:
+        return found
+    found |= _from_sums(sample, sample.probabilities, weights)
+    per_row = weights[:, sample.group_of]
+    areas = [_areas(per_row, sample.probabilities[:, c], sample.labels == c) for c in range(len(LABELS))]
+    for label, (auroc, precision) in zip(LABELS, areas, strict=True):
+        found |= {f"auroc/{label}": auroc, f"average_precision/{label}": precision}
+    found["macro_auroc"] = np.mean([auroc for auroc, _ in areas], axis=0)
+    found["average_precision"] = np.mean([precision for _, precision in areas], axis=0)
+    found["aurc"] = _aurc(per_row, sample.probabilities.max(axis=1), sample.named != sample.labels)
+    return found
+
+
+def _from_confusion(sample: Sample, weights: np.ndarray) -> Figures:
+    cells = np.zeros((len(sample.group_names), 9))
+    np.add.at(cells, (sample.group_of, sample.labels * 3 + sample.named), 1)
+    matrix = (weights @ cells).reshape(-1, 3, 3)
+    true, named, right = matrix.sum(axis=2), matrix.sum(axis=1), np.diagonal(matrix, axis1=1, axis2=2)
+    total = true.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        sensitivity = right / true
+        rates = {
+            "sensitivity": sensitivity,
+            "specificity": 1 - (named - right) / (total[:, None] - true),
+            "ppv": right / named,
+            "npv": 1 - (true - right) / (total[:, None] - named),
+        }
+        # A class that the sample has but a weighting has not leaves that weighting undefined, not easier.
+        occurring = np.bincount(sample.labels, minlength=3) > 0
+        accuracy = right.sum(axis=1) / total
+        chance = (true * named).sum(axis=1) / total**2
+        found = {
+            "accuracy": accuracy,
+            "balanced_accuracy": sensitivity[:, occurring].mean(axis=1) if occurring.any() else accuracy,
+            "kappa": np.where(chance < 1, (accuracy - chance) / (1 - chance), np.nan),
+        }
+    return found | {f"{name}/{label}": rate[:, c] for name, rate in rates.items() for c, label in enumerate(LABELS)}
+
+
+def _from_sums(sample: Sample, probabilities: np.ndarray, weights: np.ndarray) -> Figures:
+    """Figures that are sums over rows: summed once per group, then weighted."""
+    truth = np.eye(len(LABELS))[sample.labels]
+    confidence, place = _confidence_bins(probabilities, ECE_BINS)
+    groups = len(sample.group_names)
+    rows = np.column_stack(
+        [
+            np.ones(len(sample)),
+            ((probabilities - truth) ** 2).sum(axis=1),
+            -np.log(np.maximum((probabilities * truth).sum(axis=1), _FLOOR)),
+        ]
+    )
+    sums = np.zeros((groups, rows.shape[1]))
+    np.add.at(sums, sample.group_of, rows)
+    gaps = np.zeros((groups, ECE_BINS))
+    np.add.at(gaps, (sample.group_of, place), confidence - (sample.named == sample.labels))
+    total, brier, log_loss = (weights @ sums).T
+    with np.errstate(invalid="ignore"):
+        return {
+            "brier": brier / total,
+            "log_loss": log_loss / total,
+            "ece": np.abs(weights @ gaps).sum(axis=1) / total,
+        }
+
+
+def _confidence_bins(probabilities: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
+    confidence = probabilities.max(axis=1)
+    return confidence, np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+
+
+def _areas(weights: np.ndarray, scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """AUROC and average precision (R,) of one class under weights of the rows (R, N)."""
+    order, starts = _descending(scores)
+    ordered = weights[:, order]
+    hits = np.add.reduceat(ordered * positive[order], starts, axis=1)  # (R, distinct scores)
+    misses = np.add.reduceat(ordered, starts, axis=1) - hits
+    true, false = hits.cumsum(axis=1), misses.cumsum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # A positive beats every negative with a lower score and half of those with the same.
+        beaten = false[:, -1:] - false + misses / 2
+        auroc = (hits * beaten).sum(axis=1) / (true[:, -1] * false[:, -1])
+        named = true + false
+        precision = np.divide(true, named, out=np.zeros_like(true), where=named > 0)
+        return auroc, (hits * precision).sum(axis=1) / true[:, -1]
+
+
+def _aurc(weights: np.ndarray, confidence: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+    order, starts = _descending(confidence)
+    ordered = weights[:, order]
+    answered = np.add.reduceat(ordered, starts, axis=1)
+    errors = np.add.reduceat(ordered * wrong[order], starts, axis=1).cumsum(axis=1)
+    covered = answered.cumsum(axis=1)
+    risk = np.divide(errors, covered, out=np.zeros_like(errors), where=covered > 0)
+    with np.errstate(invalid="ignore"):
+        return (answered * risk).sum(axis=1) / covered[:, -1]
+
+
+def _descending(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The order from the highest score down, and where each run of equal scores starts in it."""
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    return order, np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
+
+
+def _parts(sample: Sample, weights: np.ndarray) -> Iterator[np.ndarray]:
+    """`weights` as float64 in blocks of replicates, so that rows times replicates never lie in memory at once."""
+    step = max(1, _BLOCK_CELLS // max(1, len(sample)))
+    for start in range(0, len(weights), step):
+        yield np.asarray(weights[start : start + step], np.float64)
+
+
+def _ones(sample: Sample) -> np.ndarray:
+    return np.ones((1, len(sample.group_names)))
+
+
+def _plain(value: np.ndarray) -> float | None:
+    return float(value) if np.isfinite(value) else None

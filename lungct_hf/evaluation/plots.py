@@ -1,0 +1,219 @@
+"""The report as small PNGs. Every line differs in dash and marker as well as in colour (Okabe and Ito's palette)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from ..errors import require
+from ..files import write_atomic
+from ..labels import LABELS
+from .calibration import risk_coverage
+from .figures import ECE_BINS, reliability
+from .report import Part, Report
+from .sample import Sample
+from .tables import SOURCES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_STYLES = {"normal": ("#0072B2", "-", "o"), "benign": ("#E69F00", "--", "s"), "malignant": ("#000000", "-.", "^")}
+_GREY = "#595959"
+_COLOURS = 48  # a drawn plot needs no more, and the file is a third of the size
+
+
+def write_plots(report: Report, folder: Path) -> list[Path]:
+    """Draw comparison, confusion, roc, precision_recall, reliability and risk_coverage as PNGs in `folder`."""
+    require("matplotlib", "train")
+    part = report.parts[report.headline]
+    drawings: dict[str, Callable[[], Figure]] = {
+        "comparison": lambda: _comparison(report),
+        "confusion": lambda: _confusion(part),
+        "roc": lambda: _curves(part.test, report.metrics["test"], "auroc"),
+        "precision_recall": lambda: _curves(part.test, report.metrics["test"], "average_precision"),
+        "reliability": lambda: _reliability(part),
+        "risk_coverage": lambda: _risk_coverage(part, report.metrics["test"]),
+    }
+    written = []
+    for name, draw in drawings.items():
+        written.append(folder / f"{name}.png")
+        write_atomic(written[-1], _png(draw()))
+    return written
+
+
+def _comparison(report: Report) -> Figure:
+    """Balanced accuracy with intervals: every source under every protocol, slices filled, cases hollow."""
+    blocks = {report.headline: report.metrics} | report.metrics.get("other_protocols", {})
+    rows = [
+        (f"{SOURCES[source]}\n{protocol}", block)
+        for protocol, found in blocks.items()
+        for source, block in {"model": found["test"], **found["baselines"]}.items()
+    ]
+    figure, axes = _canvas(6.4, 1.3 + 0.52 * len(rows))
+    for place, (_, block) in enumerate(rows):
+        axes.axhspan(place - 0.42, place + 0.42, color="#F3F3F3", lw=0, zorder=0)
+        for shift, found, filled in ((-0.14, block, True), (0.14, block["cases"], False)):
+            interval = found["intervals"]["balanced_accuracy"]
+            y = place + shift
+            if interval["low"] is not None:
+                axes.plot([interval["low"], interval["high"]], [y, y], color=_GREY, lw=1.6, zorder=1)
+            face = _STYLES["normal"][0] if filled else "white"
+            label = ("slices" if filled else "cases (slices pooled)") if place == 0 else None
+            marker = "o" if filled else "D"
+            axes.plot(
+                interval["value"], y, marker, ms=6.5, color=_STYLES["normal"][0], mfc=face, label=label, zorder=2
+            )
+    axes.axvline(1 / len(LABELS), color=_GREY, ls=":", lw=1.2)
+    axes.text(1 / len(LABELS), -0.62, " chance", color=_GREY, fontsize=8, va="center")
+    axes.set(xlim=(0, 1.01), ylim=(len(rows) - 0.4, -0.85), xlabel="balanced accuracy, 95 % interval")
+    axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+    axes.legend(loc="lower left", frameon=False, fontsize=8, ncols=2, bbox_to_anchor=(0, 1), borderaxespad=0.1)
+    return figure
+
+
+def _confusion(part: Part) -> Figure:
+    figure, both = _canvas(7.2, 3.4, 2)
+    for axes, sample, unit in ((both[0], part.test, "slices"), (both[1], part.test.cases(), "cases")):
+        counts = np.bincount(sample.labels * 3 + sample.named, minlength=9).reshape(3, 3)
+        totals = counts.sum(axis=1, keepdims=True)
+        shares = np.divide(counts, totals, out=np.zeros((3, 3)), where=totals > 0)
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for (row, column), count in np.ndenumerate(counts):
+            dark = shares[row, column] > 0.55
+            text = f"{count}\n{100 * shares[row, column]:.0f} %"
+            axes.text(column, row, text, ha="center", va="center", color="white" if dark else "black", fontsize=10)
+        axes.set_xticks(range(3), LABELS)
+        axes.set_yticks(range(3), LABELS, rotation=90, va="center")
+        axes.set(title=f"{len(sample)} {unit}", xlabel="named", ylabel="true")
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+    return figure
+
+
+def _curves(sample: Sample, block: dict[str, Any], kind: str) -> Figure:
+    """ROC or precision-recall curves, one class against the others; the legend holds the areas and intervals."""
+    from sklearn.metrics import precision_recall_curve, roc_curve
+
+    assert sample.probabilities is not None
+    figure, axes = _canvas(4.6, 5.3)
+    for c, label in enumerate(LABELS):
+        truth, scores = sample.labels == c, sample.probabilities[:, c]
+        if not 0 < truth.sum() < len(truth):
+            continue
+        if kind == "auroc":
+            x, y, _ = roc_curve(truth, scores)
+        else:
+            y, x, _ = precision_recall_curve(truth, scores)
+            axes.axhline(truth.mean(), color=_STYLES[label][0], lw=0.7, ls=":")
+        area = _with_interval(block["intervals"]["per_class"][label][kind])
+        colour, dashes, marker = _STYLES[label]
+        every = max(1, len(x) // 7)
+        axes.step(x, y, color=colour, ls=dashes, lw=1.7, where="post", label=f"{label}  {area}")
+        axes.plot(x[every // 2 :: every], y[every // 2 :: every], marker, color=colour, ms=5)
+    if kind == "auroc":
+        axes.plot([0, 1], [0, 1], color=_GREY, ls=":", lw=1)
+        axes.set(xlabel="1 - specificity", ylabel="sensitivity", title="ROC, each class against the others")
+    else:
+        axes.set(xlabel="sensitivity (recall)", ylabel="PPV (precision)", title="Precision-recall; dotted: chance")
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.03), aspect="equal")
+    title = "AUROC" if kind == "auroc" else "average precision"
+    _legend_below(axes, title=f"{title} [95 % interval]")
+    return figure
+
+
+def _reliability(part: Part) -> Figure:
+    figure, (axes, below) = _canvas(4.6, 5.2, 2, heights=(4, 1))
+    styles = [(part.test, "#0072B2", "-", "o", "as published")]
+    if part.uncalibrated is not None:
+        styles.append((part.uncalibrated, "#E69F00", "--", "s", "before calibration"))
+    for sample, colour, dashes, marker, name in styles:
+        found = reliability(sample)
+        some = found["count"] > 0
+        total = found["count"].sum()
+        ece = np.nansum(found["count"] * np.abs(found["accuracy"] - found["confidence"])) / total
+        axes.plot(found["confidence"][some], found["accuracy"][some], color=colour, ls=dashes, lw=1.2, zorder=2)
+        sizes = 18 + 150 * found["count"][some] / total
+        axes.scatter(found["confidence"][some], found["accuracy"][some], s=sizes, c=colour, marker=marker, zorder=3)
+        axes.plot([], [], color=colour, ls=dashes, marker=marker, label=f"{name}: ECE {ece:.3f}")
+    axes.plot([0, 1], [0, 1], color=_GREY, ls=":", lw=1)
+    axes.set(xlim=(0.3, 1.01), ylim=(-0.02, 1.03), ylabel="accuracy in the bin", title="Reliability")
+    axes.legend(loc="upper left", fontsize=8)
+    count = reliability(part.test)["count"]
+    middles = (np.arange(ECE_BINS) + 0.5) / ECE_BINS
+    below.bar(middles, count, width=0.9 / ECE_BINS, color="#0072B2")
+    below.set(xlim=(0.3, 1.01), xlabel="confidence (highest probability)", ylabel="slices")
+    return figure
+
+
+def _risk_coverage(part: Part, block: dict[str, Any]) -> Figure:
+    assert part.test.probabilities is not None
+    curve = risk_coverage(part.test.probabilities, part.test.labels)
+    figure, axes = _canvas(5.4, 4.6)
+    axes.step(curve["coverage"], curve["risk"], where="post", color="#0072B2", lw=1.8, label="model, by confidence")
+    axes.axhline(curve["risk"][-1], color=_GREY, ls=":", lw=1, label="error when everything is answered")
+    rule = block.get("abstention")
+    if rule and rule["error"]["value"] is not None:
+        error, low, high = (rule["error"][key] for key in ("value", "low", "high"))
+        spread = [[error - low], [high - error]] if low is not None else None
+        said = f"abstain rule: {100 * rule['coverage']['value']:.0f} % answered, {100 * error:.1f} % of them wrong"
+        at = rule["coverage"]["value"]
+        axes.errorbar(at, error, spread, fmt="D", color="#000000", ms=7, capsize=4, label=said, zorder=3)
+        if rule["target_error"] is not None:
+            axes.axhline(rule["target_error"], color="#000000", ls="--", lw=1, label="target error")
+    top = max(0.06, 1.25 * float(curve["risk"][curve["coverage"] > 0.05].max(initial=0)))
+    top = max(top, 1.1 * (rule["error"]["high"] or 0)) if rule else top
+    axes.set(xlim=(0, 1.02), ylim=(-0.005, min(1.0, top)), xlabel="coverage (share answered)")
+    axes.set(ylabel="error among the answers", title=f"Risk and coverage, AURC {curve['aurc']:.3f}")
+    _legend_below(axes)
+    return figure
+
+
+def _legend_below(axes: Axes, title: str | None = None) -> None:
+    """Where it covers no curve."""
+    axes.figure.legend(
+        *axes.get_legend_handles_labels(),
+        loc="outside lower center",
+        fontsize=9,
+        title=title,
+        title_fontsize=9,
+        handlelength=3.5,
+        frameon=False,
+    )
+
+
+def _with_interval(interval: dict[str, Any]) -> str:
+    if interval["value"] is None:
+        return "undefined"
+    known = f" [{interval['low']:.3f}, {interval['high']:.3f}]" if interval["low"] is not None else ""
+    return f"{interval['value']:.3f}{known}"
+
+
+def _canvas(width: float, height: float, columns: int = 1, heights: tuple[int, ...] = ()) -> tuple[Figure, Any]:
+    """A figure outside pyplot's global state, so that nothing has to be closed; sizes in inches at 100 dpi."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    if heights:
+        return figure, figure.subplots(len(heights), 1, height_ratios=heights, sharex=True)
+    axes: Axes | np.ndarray = figure.subplots(1, columns)
+    for one in np.atleast_1d(np.asarray(axes, dtype=object)):
+        one.spines[["top", "right"]].set_visible(False)
+        one.tick_params(labelsize=9)
+    return figure, axes
+
+
+def _png(figure: Figure) -> bytes:
+    """Few colours, and no date or version in the file: the same numbers give the same bytes."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", metadata={"Software": None})
+    small, picture = io.BytesIO(), Image.open(drawn).convert("RGB")
+    picture.quantize(_COLOURS, dither=Image.Dither.NONE).save(small, format="PNG", optimize=True)
+    return small.getvalue()

@@ -1,0 +1,89 @@
+"""Logits and features of a cohort's slices from a loaded classifier, the way it answers anywhere else."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ..cohort import Cohort, Split
+from ..labels import LABELS
+from ..model import LungCTClassifier
+from .baselines import nearest_neighbour, ring
+from .decision import Calibration, decide
+
+
+@torch.inference_mode()
+def predict_cohort(
+    classifier: LungCTClassifier,
+    cohort: Cohort,
+    rows: np.ndarray,
+    *,
+    batch_size: int = 32,
+    progress: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (len(rows), 3) and the features before the last layer (len(rows), D), float32, in the order of `rows`.
+
+    Raises LungCTError when a file has gone or changed since the cohort was loaded.
+    """
+    network, device = classifier.network, next(classifier.parameters()).device
+    was_training = classifier.training
+    classifier.eval()
+    logits, features = [np.empty((0, len(LABELS)), np.float32)], []
+    bar = tqdm(total=len(rows), desc="Predicting", unit="slice", delay=2, disable=not progress)
+    for start in range(0, len(rows), batch_size):
+        batch = np.stack([classifier.preprocessing(cohort.read(row)) for row in rows[start : start + batch_size]])
+        inputs = torch.from_numpy(batch).to(device, memory_format=torch.channels_last)
+        pooled = network.forward_head(network.forward_features(inputs), pre_logits=True)  # type: ignore[operator]
+        logits.append(network.get_classifier()(pooled).float().cpu().numpy())  # type: ignore[operator]
+        features.append(pooled.float().cpu().numpy())
+        bar.update(len(batch))
+    bar.close()
+    classifier.train(was_training)
+    return np.concatenate(logits), np.concatenate(features) if features else np.empty((0, 0), np.float32)
+
+
+def prediction_rows(
+    classifier: LungCTClassifier,
+    cohort: Cohort,
+    split: Split | None,
+    seen: set[str],
+    calibration: Calibration | None,
+    *,
+    progress: bool = True,
+) -> list[dict[str, object]]:
+    """Rows for write_predictions from fresh answers: all slices, or with `split` its test slices.
+
+    Slices whose sha256 is in `seen` were trained on: their split is "seen", which no figure counts. With `split` the
+    baselines stand beside the model, with its training and validation slices as neighbours; slices of an external data
+    set have none.
+    """
+    rows = split.indices("test") if split is not None else np.arange(len(cohort))
+    logits, features = predict_cohort(classifier, cohort, rows, progress=progress)
+    groups = split.groups if split is not None else cohort.groups
+    named = _baselines(cohort, split) if split is not None else {}
+    decisions = decide(calibration, logits, features) if calibration is not None and calibration.abstain else None
+    made: list[dict[str, object]] = []
+    for place, row in enumerate(rows.tolist()):
+        sha256 = str(cohort.sha256[row])
+        found: dict[str, object] = {
+            "id": str(cohort.ids[row]),
+            "sha256": sha256,
+            "group": str(groups[row]),
+            "split": "seen" if sha256 in seen else "test",
+            "fold": int(split.fold_of[row]) if split is not None else 0,
+            "label": LABELS[cohort.labels[row]],
+            "logits": logits[place].tolist(),
+        }
+        found |= {name: LABELS[classes[place]] for name, classes in named.items()}
+        if decisions is not None:
+            found |= {"distance": decisions[place].distance, "abstained": decisions[place].reason or ""}
+        made.append(found)
+    return made
+
+
+def _baselines(cohort: Cohort, split: Split) -> dict[str, np.ndarray]:
+    known = np.concatenate([split.indices("train"), split.indices("validation")])
+    test, labels = split.indices("test"), cohort.labels
+    views = {"nearest_neighbour": cohort.thumbnails, "ring_nearest_neighbour": ring(cohort.thumbnails)}
+    return {name: nearest_neighbour(view[known], labels[known], view[test]) for name, view in views.items()}

@@ -1,0 +1,130 @@
+"""A sample: true classes, answers and groups of the slices (or cases) that figures are computed from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ..errors import UsageError
+from ..labels import LABELS
+
+POOLING = "mean-probability"  # how the slices of a case become one answer; stored beside every case-level figure
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Logits (N, 3) to probabilities, in float64."""
+    shifted = np.exp(np.asarray(logits, np.float64) - np.max(logits, axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """N predictions. `labels` and `named` (N,) class numbers, `groups` (N,) text, `keys` (N,) what was predicted.
+
+    `probabilities` is float64 (N, 3), or None for a baseline that only names a class: figures that need a ranking are
+    then left out. `runs` (N,) tells several predictions of one slice (seeds) apart. A group is what is resampled.
+    """
+
+    labels: np.ndarray
+    named: np.ndarray
+    groups: np.ndarray
+    keys: np.ndarray
+    runs: np.ndarray
+    probabilities: np.ndarray | None = None
+
+    @classmethod
+    def of(
+        cls,
+        labels: np.ndarray,
+        logits: np.ndarray | None = None,
+        groups: np.ndarray | None = None,
+        *,
+        named: np.ndarray | None = None,
+        probabilities: np.ndarray | None = None,
+        keys: np.ndarray | None = None,
+        runs: np.ndarray | None = None,
+    ) -> Sample:
+        """From logits, probabilities or only named classes. Without `groups` every row stands for itself.
+
+        Raises UsageError when lengths differ, a class number is unknown or a value is not finite.
+        """
+        labels = np.asarray(labels, np.int64)
+        if logits is not None:
+            probabilities = softmax(np.asarray(logits).reshape(-1, len(LABELS)))
+        if probabilities is not None:
+            probabilities = np.asarray(probabilities, np.float64).reshape(-1, len(LABELS))
+            if not np.isfinite(probabilities).all():
+                raise UsageError("Some predictions are not finite, so no figure can be computed from them.")
+            named = probabilities.argmax(axis=1)
+        if named is None:
+            raise UsageError("A sample needs logits, probabilities or named classes.")
+        rows = np.arange(len(labels)).astype(np.str_)
+        made = cls(
+            labels,
+            np.asarray(named, np.int64),
+            rows if groups is None else np.asarray(groups, np.str_),
+            rows if keys is None else np.asarray(keys, np.str_),
+            np.full(len(labels), "0") if runs is None else np.asarray(runs, np.str_),
+            probabilities,
+        )
+        if any(len(column) != len(labels) for column in (made.named, made.groups, made.keys, made.runs)):
+            raise UsageError(f"A sample of {len(labels)} labels has columns of other lengths.")
+        if len(labels) and not (0 <= labels.min() and labels.max() < len(LABELS)):
+            raise UsageError(f"Class numbers must be 0 to {len(LABELS) - 1}.")
+        return made
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def group_names(self) -> np.ndarray:
+        """The G different groups, sorted: their order does not depend on the order of the rows."""
+        return np.unique(self.groups)
+
+    @cached_property
+    def group_of(self) -> np.ndarray:
+        """(N,) each row's place in `group_names`."""
+        return np.searchsorted(self.group_names, self.groups)
+
+    @cached_property
+    def group_counts(self) -> np.ndarray:
+        """(G, 3) rows of each class in each group."""
+        counts = np.zeros((len(self.group_names), len(LABELS)), np.int64)
+        np.add.at(counts, (self.group_of, self.labels), 1)
+        return counts
+
+    @cached_property
+    def group_labels(self) -> np.ndarray:
+        """(G,) each group's majority class; in a tie the more serious one (the later in LABELS)."""
+        return len(LABELS) - 1 - self.group_counts[:, ::-1].argmax(axis=1)
+
+    @property
+    def mixed_groups(self) -> list[str]:
+        """Groups with slices of more than one class: no single answer is right for them."""
+        return self.group_names[(self.group_counts > 0).sum(axis=1) > 1].tolist()
+
+    def take(self, rows: np.ndarray) -> Sample:
+        """The rows that an index or mask selects."""
+        chosen = None if self.probabilities is None else self.probabilities[rows]
+        return Sample(self.labels[rows], self.named[rows], self.groups[rows], self.keys[rows], self.runs[rows], chosen)
+
+    def cases(self) -> Sample:
+        """One row per group and run: the mean of its slices' probabilities, and the group's majority class.
+
+        Without probabilities the named classes are averaged, which is a vote; a tie goes to the more serious class.
+        """
+        votes = self.probabilities if self.probabilities is not None else np.eye(len(LABELS))[self.named]
+        run_names, run_of = np.unique(self.runs, return_inverse=True)
+        unit, unit_of = np.unique(self.group_of * len(run_names) + run_of, return_inverse=True)
+        totals = np.zeros((len(unit), len(LABELS)))
+        np.add.at(totals, unit_of, votes)
+        means = totals / np.bincount(unit_of, minlength=len(unit))[:, None]
+        group, run = unit // max(1, len(run_names)), unit % max(1, len(run_names))
+        names = self.group_names[group]
+        shared = {"groups": names, "keys": names, "runs": run_names[run] if len(unit) else names}
+        if self.probabilities is None:
+            voted = len(LABELS) - 1 - means[:, ::-1].argmax(axis=1)
+            return Sample.of(self.group_labels[group], named=voted, **shared)
+        return Sample.of(self.group_labels[group], probabilities=means, **shared)

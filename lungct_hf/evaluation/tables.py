@@ -1,0 +1,128 @@
+"""The report as rows of text, for the terminal and for the page alike. Shares are in per cent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..labels import LABELS
+
+SOURCES = {
+    "model": "model",
+    "nearest_neighbour": "1-NN, thumbnails",
+    "ring_nearest_neighbour": "1-NN, ring only",
+    "model_ring": "model, ring only",
+}
+_PERCENT = {
+    "balanced_accuracy": "balanced accuracy, %",
+    "accuracy": "accuracy, %",
+    "macro_auroc": "macro AUROC, %",
+    "average_precision": "average precision, macro, %",
+}
+_PLAIN = {
+    "kappa": "Cohen's kappa",
+    "brier": "Brier score (0 to 2)",
+    "log_loss": "log loss, nats",
+    "ece": "calibration error (ECE)",
+    "aurc": "area under risk-coverage",
+}
+
+Metrics = dict[str, Any]
+Rows = list[tuple[str, ...]]
+
+
+def percent(interval: Metrics | None, digits: int = 1) -> str:
+    """{value, low, high} as "70.8 [63.9, 77.5]"; a dash for what is undefined."""
+    if not interval or interval["value"] is None:
+        return "–"
+    value = f"{100 * interval['value']:.{digits}f}"
+    if interval["low"] is None:
+        return value
+    return f"{value} [{100 * interval['low']:.{digits}f}, {100 * interval['high']:.{digits}f}]"
+
+
+def plain(interval: Metrics | None) -> str:
+    """{value, low, high} as "0.084 [0.062, 0.121]"."""
+    if not interval or interval["value"] is None:
+        return "–"
+    value = f"{interval['value']:.3f}"
+    return value if interval["low"] is None else f"{value} [{interval['low']:.3f}, {interval['high']:.3f}]"
+
+
+def protocols(metrics: Metrics) -> dict[str, Metrics]:
+    """{protocol: its test and baselines}, the headline first."""
+    return {metrics["protocol"]: metrics, **metrics.get("other_protocols", {})}
+
+
+def comparison_rows(metrics: Metrics) -> Rows:
+    """(protocol, answers by, balanced accuracy of slices, of cases): the model first, then what learned nothing."""
+    rows: Rows = []
+    for protocol, found in protocols(metrics).items():
+        for source, block in {"model": found["test"], **found["baselines"]}.items():
+            slices, cases = (part["intervals"]["balanced_accuracy"] for part in (block, block["cases"]))
+            rows.append((protocol, SOURCES[source], percent(slices), percent(cases)))
+    return rows
+
+
+def gap_rows(metrics: Metrics) -> Rows:
+    """(answers by, balanced accuracy, accuracy): image-level minus the headline, in points; empty without both."""
+    gap = metrics.get("leak_gap") or {}
+    found = [(source, gap[source]) for source in SOURCES if source in gap]
+    return [(SOURCES[s], percent(v.get("balanced_accuracy")), percent(v.get("accuracy"))) for s, v in found]
+
+
+def figure_rows(metrics: Metrics) -> Rows:
+    """(figure, slices, cases) of the model under the headline protocol."""
+    slices, cases = metrics["test"]["intervals"], metrics["test"]["cases"]["intervals"]
+    rows: Rows = [(text, percent(slices.get(name)), percent(cases.get(name))) for name, text in _PERCENT.items()]
+    return rows + [(text, plain(slices.get(name)), plain(cases.get(name))) for name, text in _PLAIN.items()]
+
+
+def class_rows(metrics: Metrics) -> Rows:
+    """(class, sensitivity, specificity, PPV, NPV, "slices (groups)") under the headline protocol, whole per cent."""
+    test = metrics["test"]
+    return [
+        (
+            label,
+            *(percent(test["intervals"]["per_class"][label][name], 0) for name in ("sensitivity", "specificity")),
+            *(percent(test["intervals"]["per_class"][label][name], 0) for name in ("ppv", "npv")),
+            f"{test['per_class'][label]['n']} ({test['per_class'][label]['groups']})",
+        )
+        for label in LABELS
+    ]
+
+
+def headline(metrics: Metrics) -> str:
+    """What was tested, in one sentence."""
+    test, protocol = metrics["test"], metrics["protocol"]
+    runs = len(test.get("seeds", [])) or 1
+    pooled = f"; {len(test['folds'])} test folds pooled, {runs} seeds" if test.get("folds") else ""
+    leak = " Slices of one person are in training and in test: this says little about new people."
+    return (
+        f"Protocol {protocol}: {test['n']} predictions of slices from {test['groups']} groups{pooled}."
+        f"{leak if protocol == 'image' else ''}"
+    )
+
+
+def notes(metrics: Metrics) -> list[str]:
+    """What else a reader must know, a sentence each."""
+    test = metrics["test"]
+    found = list(test["cautions"])
+    for source, block in metrics["baselines"].items():
+        by = block["model_minus"]["balanced_accuracy"]
+        if by["low"] is not None and by["low"] <= 0:
+            found.append(f"The model is not shown to beat {SOURCES[source]}: difference {percent(by)} points.")
+    rule = test.get("abstention")
+    if rule:
+        target = "" if rule["target_error"] is None else f" (target: at most {100 * rule['target_error']:g} %)"
+        found.append(
+            f"With its abstain rule the model answers {percent(rule['coverage'])} % of the slices; of these answers "
+            f"{percent(rule['error'])} % are wrong{target}."
+        )
+    if "uncalibrated" in test:
+        found.append(f"Before calibration the calibration error was {test['uncalibrated']['ece']:.3f}.")
+    if metrics.get("seen_in_training"):
+        count = metrics["seen_in_training"]
+        found.append(f"{count} slices were used to train this model (same bytes) and are left out of every figure.")
+    if metrics.get("training_slices_known") is False:
+        found.append("The model does not say which slices it was trained on, so they may be among these.")
+    return found

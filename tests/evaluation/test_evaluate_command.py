@@ -1,0 +1,193 @@
+"""`lungct evaluate` in a process of its own, on a tiny model."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from huggingface_hub import constants
+from simulated import rows
+from typer.testing import CliRunner
+
+from helpers import run, wake_up, write_cohort
+from hub_server import HubServer
+from lungct_hf.cohort import load_cohort, make_split
+from lungct_hf.commands.evaluate import evaluate
+from lungct_hf.errors import LungCTError
+from lungct_hf.evaluation import evaluate_predictions, fit_calibration, read_predictions, write_predictions
+from lungct_hf.evaluation.predict import predict_cohort, prediction_rows
+from lungct_hf.files import write_json
+from lungct_hf.hub import push_folder
+from lungct_hf.model import LungCTClassifier
+from lungct_hf.slices.preprocess import Preprocessing
+
+QUICK = ["--replicates", "200"]
+# The command as the entry point runs it.
+_CODE = """
+import typer
+from lungct_hf.commands.evaluate import evaluate
+from lungct_hf.errors import exit_on_error
+app = typer.Typer(pretty_exceptions_enable=False)
+app.command()(evaluate)
+with exit_on_error():
+    app()
+"""
+
+
+def in_process(*flags: str | Path) -> tuple[int, str]:
+    """Exit code and output without the seconds that a new process takes to import torch."""
+    app = typer.Typer()
+    app.command()(evaluate)
+    result = CliRunner().invoke(app, [str(flag) for flag in flags], env={"COLUMNS": "80"})
+    if isinstance(result.exception, LungCTError):
+        return result.exception.exit_code, str(result.exception)
+    return result.exit_code, result.stdout
+
+
+def command(*flags: str | Path, cwd: Path | None = None):  # type: ignore[no-untyped-def]
+    return run([sys.executable, "-c", _CODE, *map(str, flags)], cwd=cwd, COLUMNS="80")
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """data/, more/ (other slices) and runs/tiny/model as training leaves it, with a calibrated abstain rule."""
+    root = tmp_path_factory.mktemp("evaluate")
+    cohort = load_cohort(str(write_cohort(root / "data", patients=10)), progress=False)
+    write_cohort(root / "more", patients=4, seed=7)
+    split = make_split(cohort)
+    classifier = LungCTClassifier.create("mobilenetv2_035", Preprocessing(size=64))
+    wake_up(classifier.network, 64)
+    model = root / "runs" / "tiny" / "model"
+    train, validation = split.indices("train"), split.indices("validation")
+    features = predict_cohort(classifier, cohort, train, progress=False)[1]
+    logits, inner = predict_cohort(classifier, cohort, validation, progress=False)
+    calibration = fit_calibration(
+        logits,
+        cohort.labels[validation],
+        cohort.groups[validation],
+        features=inner,
+        training=(features, cohort.labels[train]),
+        folded=False,
+    )
+    path = model / "evaluation" / "predictions.parquet"
+    write_predictions(path, prediction_rows(classifier, cohort, split, set(), calibration, progress=False))
+    split.write_csv(model / "evaluation" / "split.csv")
+    facts = {"protocol": split.protocol, "grouping": split.grouping, "hash": split.hash, "groups_crossing": 0}
+    metrics = evaluate_predictions(path, split=facts, calibration=calibration, replicates=200).metrics
+    write_json(model / "evaluation" / "metrics.json", metrics)
+    classifier.save_pretrained(model)
+    lungct = json.loads((model / "lungct.json").read_text())
+    write_json(model / "lungct.json", lungct | {"calibration": calibration.to_json()})
+    return root
+
+
+def test_features_and_logits_are_the_classifiers_own(workplace: Path) -> None:
+    classifier = LungCTClassifier.from_pretrained(workplace / "runs" / "tiny" / "model")
+    cohort = load_cohort(str(workplace / "more"), progress=False)
+    logits, features = predict_cohort(classifier, cohort, np.arange(6), batch_size=4, progress=False)
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    wanted = classifier.predict([cohort.read(i) for i in range(6)])
+    assert powers / powers.sum(axis=1, keepdims=True) == pytest.approx(wanted, abs=1e-5)
+    assert features.shape == (6, 1280)
+
+
+def test_stored_predictions_of_a_run(workplace: Path) -> None:
+    done = command("--model", workplace / "runs" / "tiny", "--output", workplace / "report", *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert "The figures stored with the model follow from its predictions." in done.stdout
+    assert max(len(line) for line in done.stdout.splitlines() if "report.html" not in line) <= 80
+    for wanted in ("balanced accuracy, %", "1-NN, ring only", "sens.", "Cohen's kappa", "answers"):
+        assert wanted in done.stdout
+    written = sorted(path.name for path in (workplace / "report").iterdir())
+    assert written == sorted(
+        ["metrics.json", "report.html"]
+        + [f"{n}.png" for n in ("comparison", "confusion", "precision_recall", "reliability", "risk_coverage", "roc")]
+    )
+    stored = json.loads((workplace / "runs/tiny/model/evaluation/metrics.json").read_text())
+    assert json.loads((workplace / "report" / "metrics.json").read_text()) == stored
+    assert str(workplace) not in (workplace / "report" / "report.html").read_text()
+
+
+def test_a_model_on_the_hub_at_its_commit(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with HubServer() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+        pushed = push_folder(workplace / "runs/tiny/model", "alice/tiny", message="m", token=hub.add_user("alice"))
+        code, said = in_process("--model", f"alice/tiny@{pushed.commit_sha}", *QUICK)
+        fetched = [request.path for request in hub.seen("GET", "/resolve/")]
+    assert code == 0 and "follow from its predictions" in said, said
+    assert f"alice/tiny@{pushed.commit_sha}" in said.replace("\n", "")
+    assert fetched and not any("safetensors" in path for path in fetched)  # figures need no weights
+
+
+def test_other_data_are_judged_and_known_slices_left_out(workplace: Path) -> None:
+    model, more = workplace / "runs" / "tiny" / "model", workplace / "mixed"
+    write_cohort(more, patients=4, seed=7)
+    known = next(p for p in sorted((workplace / "data" / "normal").iterdir()))
+    (more / "normal" / "known.png").write_bytes(known.read_bytes())
+    with (more / "metadata.csv").open("a", encoding="utf-8") as handle:
+        handle.write("normal/known.png,n99\n")
+    trained = (model / "evaluation" / "split.csv").read_text()
+    line = next(line for line in trained.splitlines() if f"normal/{known.name}" in line)
+    expected = int(",test," not in line)
+    code, said = in_process("--model", model, "--data", more, "--json", "--output", workplace / "other", *QUICK)
+    assert code == 0, said
+    metrics = json.loads(said)
+    assert metrics["protocol"] == "external" and metrics["seen_in_training"] == expected
+    assert metrics["test"]["n"] == 36 + 1 - expected and metrics["data"]["source"] == "mixed"
+    assert set(metrics["test"]["abstention"]["reasons"]) <= {"low-confidence", "unlike-training-data"}
+    page = (workplace / "other" / "report.html").read_text()
+    assert page.count("<img") == 7 and str(workplace) not in page  # the worst errors are in it
+
+
+def test_a_manifest_gives_its_test_slices_and_the_stored_figures(workplace: Path) -> None:
+    model = workplace / "runs" / "tiny" / "model"
+    manifest = model / "evaluation" / "split.csv"
+    code, said = in_process("--model", model, "--data", workplace / "data", "--split", manifest, "--json", *QUICK)
+    assert code == 0, said
+    fresh, stored = json.loads(said), json.loads((model / "evaluation" / "metrics.json").read_text())
+    assert fresh["test"]["n"] == stored["test"]["n"] and fresh["seen_in_training"] == 0
+    for name in ("balanced_accuracy", "macro_auroc", "ece"):
+        assert fresh["test"][name] == pytest.approx(stored["test"][name], abs=1e-4)
+    assert fresh["baselines"]["ring_nearest_neighbour"]["accuracy"] == pytest.approx(
+        stored["baselines"]["ring_nearest_neighbour"]["accuracy"]
+    )
+
+
+def test_a_changed_figure_is_found(workplace: Path, tmp_path: Path) -> None:
+    rng, evaluation = np.random.default_rng(0), tmp_path / "model" / "evaluation"
+    write_predictions(evaluation / "predictions.parquet", rows(rng, groups=30))
+    table = read_predictions(evaluation / "predictions.parquet")[0]
+    metrics = evaluate_predictions(table, split={"protocol": "image"}, replicates=200).metrics
+    metrics["test"]["balanced_accuracy"] += 0.05
+    write_json(evaluation / "metrics.json", metrics)
+    (tmp_path / "model" / "config.json").write_text("{}")
+    done = command("--model", tmp_path / "model", *QUICK)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert re.search(r"do not follow from its predictions: test\.balanced_accuracy is stored as", done.stderr)
+    assert "says little about new people" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "said"),
+    [
+        (["--model", "nowhere/at/all"], 1, "no directory"),
+        (["--model", "empty"], 1, "stores no predictions"),
+        (["--model", "empty", "--split", "x.csv"], 2, "belong to --data"),
+        (["--model", "empty", "--data", "x", "--split", "x.csv", "--grouping", "linked"], 2, "own groups"),
+        (["--model", "empty", "--output", "file"], 2, "is a file"),
+    ],
+)
+def test_wrong_calls_are_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], code: int, said: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    assert in_process(*flags)[0] == code and said in in_process(*flags)[1]
