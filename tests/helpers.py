@@ -47,8 +47,8 @@ def write_cohort(folder: Path, *, patients: int = 5, slices: int = 3, seed: int 
     return folder
 
 
-    """Give a random network batch-norm statistics of its own, without which its signal dies on the way to the logits."""
-    """Give a random network batch-norm statistics of its own; without them its signal dies and all logits are equal."""
+def wake_up(network: torch.nn.Module, size: int) -> torch.nn.Module:
+    """Give a random network batch-norm statistics of its own; without them its signal dies before the logits."""
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
