@@ -112,8 +112,9 @@ def test_the_calibration_is_in_the_weights_and_decides_as_stored(finished: tuple
     model = finished[0] / "model"
     classifier = LungCTClassifier.from_pretrained(model)
     calibration = classifier.contract.calibration
-    assert calibration is not None and calibration.folded and calibration.abstain is not None
-    assert calibration.not_fitted is None and calibration.abstain.distance is not None
+    assert calibration is not None and calibration.folded and calibration.not_fitted is None
+    rule = calibration.abstain
+    assert rule is not None and rule.distance is not None
     table, labels, logits = read_predictions(model / "evaluation" / "predictions.parquet")
     sides = np.array(table["split"].to_pylist())
     held_out = sides == "validation"
@@ -124,7 +125,10 @@ def test_the_calibration_is_in_the_weights_and_decides_as_stored(finished: tuple
     refitted = fit_temperature(before[held_out], labels[held_out], groups[held_out])
     assert refitted == pytest.approx(calibration.temperature, rel=1e-3)
     decisions = classifier.decide([cohort / name for name in table["id"].to_pylist()])
-    assert [d.reason or "" for d in decisions] == table["abstained"].to_pylist()
+    for decision, reason in zip(decisions, table["abstained"].to_pylist(), strict=True):
+        # a slice that set a threshold lies on it, where another batch size may fall to the other side
+        to_threshold = (decision.confidence - rule.min_confidence, decision.distance - rule.max_distance)
+        assert (decision.reason or "") == reason or min(map(abs, to_threshold)) < 1e-4
     assert [d.distance for d in decisions] == pytest.approx(table["distance"].to_pylist(), abs=1e-4)
     named = np.array(table["nearest_neighbour"].to_pylist())
     assert all(named[sides == "test"] != None) and all(named[held_out] == None)  # noqa: E711
