@@ -36,9 +36,10 @@ with exit_on_error():  # whatever a user can act on is one sentence, not a trace
     from lungct_hf.fit.augment import Augmentation
     from lungct_hf.fit.batches import Squares, TrainingBatches
     from lungct_hf.fit.checkpoint import load_checkpoint, save_checkpoint, sole_owner
-    from lungct_hf.fit.inference import mean_log_loss, predict_rows
+    from lungct_hf.fit.evidence import calibrate
+    from lungct_hf.fit.inference import mean_log_loss, predict_rows, predict_with_features
     from lungct_hf.fit.learner import Learner, class_weights
-    from lungct_hf.fit.model_repo import data_record, evaluate_run, software_record, split_record, write_model_repo
+    from lungct_hf.fit.model_repo import data_record, software_record, split_record, write_model_repo
     from lungct_hf.fit.report import print_summary
     from lungct_hf.fit.schedule import Schedule
     from lungct_hf.fit.stopping import StopRequest
@@ -221,14 +222,14 @@ def run(options: Options) -> int:
     best = learner.best
     published = build_network(recipe.architecture).to(accelerator.device).to(memory_format=torch.channels_last)
     published.load_state_dict(best["weights"])
-    held_out = {
-        name: predict_rows(published, squares, split.indices(name), preprocessing, accelerator)
-        for name in ("test", "validation")
+    answers = {
+        name: predict_with_features(published, squares, split.indices(name), preprocessing, accelerator)
+        for name in ("train", "validation", "test")
     }
     accelerator.end_training()
     if not is_main:
         return 0
-    metrics = evaluate_run(cohort, split, held_out)
+    calibration = calibrate(cohort, split, answers)  # on the validation groups only
 
     # ------------------------------------------------------------------ write and push the model repo
     provenance = {
@@ -250,7 +251,9 @@ def run(options: Options) -> int:
     }
     model = options.run / "model"
     contract = Contract(recipe.architecture, preprocessing, provenance=provenance)
-    write_model_repo(model, published.cpu(), contract, cohort=cohort, split=split, metrics=metrics, logits=held_out)
+    metrics = write_model_repo(
+        model, published.cpu(), contract, cohort=cohort, split=split, answers=answers, calibration=calibration
+    )
     print_summary(metrics, provenance, model, pushed=bool(options.push_to_hub))
     push(options)
     return 0

@@ -1,6 +1,6 @@
 """What a model is worth: figures with intervals, stored predictions, baselines, calibration and "I don't know".
 
-`decision` needs only numpy; the metrics need evaluate and datasets. So nothing is loaded before it is asked for.
+The metrics need evaluate and datasets. So nothing is loaded before it is asked for.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ..decision import AbstainRule, Calibration, Decision, FeatureDistance, decide
     from .baselines import nearest_neighbour, ring
     from .bootstrap import intervals, paired_difference
     from .calibration import (
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
         fold_temperature,
         risk_coverage,
     )
-    from .decision import AbstainRule, Calibration, Decision, FeatureDistance, decide
     from .metrics import METRICS, score
     from .predictions import read_predictions, write_predictions
     from .report import Report, evaluate_predictions
@@ -36,7 +36,7 @@ _HOMES = {
         "fold_temperature",
         "risk_coverage",
     ),
-    "decision": ("AbstainRule", "Calibration", "Decision", "FeatureDistance", "decide"),
+    ".decision": ("AbstainRule", "Calibration", "Decision", "FeatureDistance", "decide"),
     "metrics": ("METRICS", "score"),
     "predictions": ("read_predictions", "write_predictions"),
     "report": ("Report", "evaluate_predictions"),

@@ -74,7 +74,8 @@ def share(
         ratio = drawn[:, 0] / drawn[:, 1]
     if total and parts in (0, total):
         return _exact(float(parts / total), int(np.sum(sums[:, 1] > 0)))
-    return _percentiles(float(parts / total) if total else float("nan"), ratio, False)
+    alone = bool(_groups_per_class(sample).min() < 2)
+    return _percentiles(float(parts / total) if total else float("nan"), ratio, alone)
 
 
 def cautions(sample: Sample) -> list[str]:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from ..decision import AbstainRule, Calibration, FeatureDistance
 from ..errors import UsageError
 from ..labels import LABELS
-from .decision import AbstainRule, Calibration, FeatureDistance
 from .sample import softmax
 
 TEMPERATURES = (0.05, 20.0)

@@ -7,10 +7,11 @@ import torch
 from tqdm import tqdm
 
 from ..cohort import Cohort, Split
+from ..decision import Calibration, decide
 from ..labels import LABELS
 from ..model import LungCTClassifier
+from ..model.network import logits_and_features
 from .baselines import nearest_neighbour, ring
-from .decision import Calibration, decide
 
 
 @torch.inference_mode()
@@ -34,9 +35,9 @@ def predict_cohort(
     for start in range(0, len(rows), batch_size):
         batch = np.stack([classifier.preprocessing(cohort.read(row)) for row in rows[start : start + batch_size]])
         inputs = torch.from_numpy(batch).to(device, memory_format=torch.channels_last)
-        pooled = network.forward_head(network.forward_features(inputs), pre_logits=True)  # type: ignore[operator]
-        logits.append(network.get_classifier()(pooled).float().cpu().numpy())  # type: ignore[operator]
-        features.append(pooled.float().cpu().numpy())
+        answers, pooled = logits_and_features(network, inputs)
+        logits.append(answers.cpu().numpy())
+        features.append(pooled.cpu().numpy())
         bar.update(len(batch))
     bar.close()
     classifier.train(was_training)
@@ -61,7 +62,7 @@ def prediction_rows(
     rows = split.indices("test") if split is not None else np.arange(len(cohort))
     logits, features = predict_cohort(classifier, cohort, rows, progress=progress)
     groups = split.groups if split is not None else cohort.groups
-    named = _baselines(cohort, split) if split is not None else {}
+    named = baselines_of(cohort, split) if split is not None else {}
     decisions = decide(calibration, logits, features) if calibration is not None and calibration.abstain else None
     made: list[dict[str, object]] = []
     for place, row in enumerate(rows.tolist()):
@@ -82,7 +83,8 @@ def prediction_rows(
     return made
 
 
-def _baselines(cohort: Cohort, split: Split) -> dict[str, np.ndarray]:
+def baselines_of(cohort: Cohort, split: Split) -> dict[str, np.ndarray]:
+    """Class numbers of the test slices by what learns nothing, under the columns' names in predictions.parquet."""
     known = np.concatenate([split.indices("train"), split.indices("validation")])
     test, labels = split.indices("test"), cohort.labels
     views = {"nearest_neighbour": cohort.thumbnails, "ring_nearest_neighbour": ring(cohort.thumbnails)}

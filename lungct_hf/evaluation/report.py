@@ -28,10 +28,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ..decision import Calibration, why_not
 from ..errors import LungCTError, UsageError
 from .bootstrap import REPLICATES, cautions, difference, intervals, method, paired_difference, share
 from .calibration import risk_coverage
-from .decision import Calibration, why_not
 from .figures import figures
 from .predictions import class_numbers, logits_of, read_predictions
 from .sample import POOLING, Sample

@@ -9,13 +9,13 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from ..labels import LABELS
+from ..model.network import logits_and_features
 from ..slices.preprocess import Preprocessing
 from .batches import Squares
 
 _BATCH = 32
 
 
-@torch.inference_mode()
 def predict_rows(
     network: nn.Module,
     squares: Squares,
@@ -27,20 +27,35 @@ def predict_rows(
 
     Every process takes each n-th row without padding, so there is nothing to drop after gathering.
     """
+    return predict_with_features(network, squares, rows, preprocessing, accelerator)[0]
+
+
+@torch.inference_mode()
+def predict_with_features(
+    network: nn.Module,
+    squares: Squares,
+    rows: np.ndarray,
+    preprocessing: Preprocessing,
+    accelerator: Accelerator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `predict_rows`, and the pooled features (len(rows), D) before the last layer from the same pass."""
     was_training = network.training
     network.eval()
     positions = np.arange(len(rows))[accelerator.process_index :: accelerator.num_processes]
-    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for start in range(0, len(positions), _BATCH):
         mine = positions[start : start + _BATCH]
         batch = preprocessing.normalise(np.stack([squares[int(rows[position])] for position in mine]))
         inputs = torch.from_numpy(batch).to(accelerator.device, memory_format=torch.channels_last)
-        parts.append((mine, network(inputs).float().cpu().numpy()))
+        found, pooled = logits_and_features(network, inputs)
+        parts.append((mine, found.cpu().numpy(), pooled.cpu().numpy()))
     network.train(was_training)
     logits = np.full((len(rows), len(LABELS)), np.nan, np.float32)
-    for where, values in gather_object(parts):
-        logits[where] = values
-    return logits
+    width: int = network.get_classifier().in_features  # type: ignore[operator]
+    features = np.empty((len(rows), width), np.float32)
+    for where, values, pooled in gather_object(parts):
+        logits[where], features[where] = values, pooled
+    return logits, features
 
 
 def mean_log_loss(labels: np.ndarray, logits: np.ndarray) -> float:

@@ -5,75 +5,23 @@ from __future__ import annotations
 import platform
 import subprocess
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from .. import __version__
 from ..cohort import Cohort, Split
-from ..evaluation import nearest_neighbour, score, write_predictions
-from ..files import folder_in_one_step, write_json
-from ..labels import LABELS
+from ..decision import Calibration
+from ..files import folder_in_one_step
 from ..model import LungCTClassifier
 from ..model.contract import Contract
+from .evidence import Answers, fold_into, write_evidence
 
-SPLITS = ("train", "validation", "test")
 _PACKAGES = ("torch", "torchvision", "timm", "transformers", "accelerate", "datasets", "huggingface_hub")
-
-
-def evaluate_run(cohort: Cohort, split: Split, logits: dict[str, np.ndarray]) -> dict[str, Any]:
-    """metrics.json: both held-out sets from their logits, the 1-NN baseline beside them, the split they rest on."""
-    labels = np.asarray(cohort.labels)
-    blocks = {}
-    for name, values in logits.items():
-        rows = split.indices(name)
-        groups = len(set(split.groups[rows]))
-        blocks[name] = {"groups": groups, **score(labels[rows], values)}
-    known, test = np.concatenate([split.indices("train"), split.indices("validation")]), split.indices("test")
-    named = nearest_neighbour(cohort.thumbnails[known], labels[known], cohort.thumbnails[test])
-    neighbour = score(labels[test], np.eye(len(LABELS))[named])
-    return {
-        "schema_version": 1,
-        "split": {
-            "protocol": split.protocol,
-            "grouping": split.grouping,
-            "hash": split.hash,
-            "groups_crossing": split.groups_crossing,
-            "counts": split.counts(),
-            "groups": {name: len(set(split.groups[split.indices(name)])) for name in SPLITS},
-        },
-        **blocks,
-        "baselines": {
-            "nearest_neighbour": {
-                "accuracy": neighbour["accuracy"],
-                "balanced_accuracy": neighbour["balanced_accuracy"],
-                "description": "1-NN on 64 x 64 grey thumbnails, training and validation slices as neighbours",
-            }
-        },
-    }
-
-
-def prediction_rows(cohort: Cohort, split: Split, logits: dict[str, np.ndarray]) -> list[dict[str, object]]:
-    """One row per predicted slice, with the columns of evaluation.predictions.SCHEMA."""
-    rows: list[dict[str, object]] = []
-    for name, values in logits.items():
-        for row, triple in zip(split.indices(name), values, strict=True):
-            rows.append(
-                {
-                    "id": cohort.ids[row],
-                    "sha256": cohort.sha256[row],
-                    "group": split.groups[row],
-                    "split": name,
-                    "fold": int(split.fold_of[row]),
-                    "label": LABELS[cohort.labels[row]],
-                    "logits": [float(value) for value in triple],
-                }
-            )
-    return rows
 
 
 def split_record(split: Split) -> dict[str, Any]:
@@ -122,15 +70,21 @@ def write_model_repo(
     *,
     cohort: Cohort,
     split: Split,
-    metrics: dict[str, Any],
-    logits: dict[str, np.ndarray],
-) -> None:
-    """Write weights, configs, evaluation, split and card into `folder` in one step."""
+    answers: Answers,
+    calibration: Calibration,
+) -> dict[str, Any]:
+    """Write weights, configs, evaluation, split and card into `folder` in one step; the metrics are returned.
+
+    `network` and `answers` are from before the temperature, which is folded into the last layer here.
+    """
+    fold_into(network, calibration)
+    published = LungCTClassifier(
+        network.to(memory_format=torch.contiguous_format), replace(contract, calibration=calibration)
+    )
     with folder_in_one_step(folder) as fresh:
-        write_json(fresh / "evaluation" / "metrics.json", metrics)
-        write_predictions(fresh / "evaluation" / "predictions.parquet", prediction_rows(cohort, split, logits))
-        split.write_csv(fresh / "evaluation" / "split.csv")
-        LungCTClassifier(network.to(memory_format=torch.contiguous_format), contract).save_pretrained(fresh)
+        metrics = write_evidence(fresh / "evaluation", cohort, split, answers, calibration)
+        published.save_pretrained(fresh)
+    return metrics
 
 
 def _git_commit() -> str | None:

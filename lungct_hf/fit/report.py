@@ -9,20 +9,27 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ..evaluation import tables
 from ..labels import LABELS
 
 
 def print_summary(metrics: dict[str, Any], provenance: dict[str, Any], model: Path, *, pushed: bool) -> None:
-    """Print the test fold's figures, the 1-NN baseline, where the model is, and the next two commands."""
+    """Print the test fold's figures with intervals, the baselines, where the model is, and the next two commands."""
     console = Console(highlight=False, soft_wrap=True)
     console.print(_summary_table(metrics))
     console.print(_class_table(metrics["test"]))
-    protocol, training = metrics["split"]["protocol"], provenance["training"]
-    console.print(
-        f"Test fold: {metrics['test']['n']} slices of {metrics['test']['groups']} groups, split {protocol}, "
+    test, protocol, training = metrics["test"], metrics["split"]["protocol"], provenance["training"]
+    lines = [
+        f"Test fold: {test['n']} slices of {test['groups']} groups, split {protocol}, "
         f"init {provenance['init']['kind']}, best epoch {training['best_epoch']} of {training['epochs']}, "
-        f"{training['seconds']:.0f} s."
-    )
+        f"{training['seconds']:.0f} s. Brackets: 95 % intervals, whole groups resampled.",
+        f"On the validation fold, which chose the epoch: {_figure(metrics['validation']['balanced_accuracy'])}.",
+        f"Macro AUROC {tables.plain(test['intervals']['macro_auroc'])}, "
+        f"calibration error (ECE) {tables.plain(test['intervals']['ece'])}.",
+        *tables.notes(metrics),
+    ]
+    for line in lines:
+        console.print(f"- {line}", markup=False, soft_wrap=False)
     if provenance["data"]["kind"] == "phantom":
         console.print("Trained on generated phantoms: it shows that the path works and knows nothing about patients.")
     console.print("Research only. Not a medical device.\n")
@@ -33,27 +40,26 @@ def print_summary(metrics: dict[str, Any], provenance: dict[str, Any], model: Pa
 
 
 def _summary_table(metrics: dict[str, Any]) -> Table:
-    table = Table("", "accuracy", "balanced accuracy", "macro AUROC", box=box.SIMPLE_HEAD, pad_edge=False)
-    neighbour = metrics["baselines"]["nearest_neighbour"]
-    for name, block in (
-        ("model, test fold", metrics["test"]),
-        ("1-NN on thumbnails, test fold", neighbour),
-        ("model, validation fold", metrics["validation"]),
-    ):
-        columns = ("accuracy", "balanced_accuracy", "macro_auroc")
-        table.add_row(name, *(_figure(block.get(column)) for column in columns))
+    table = _table("test fold, %", "balanced accuracy", "of cases", "accuracy")
+    for source, block in {"model": metrics["test"], **metrics["baselines"]}.items():
+        figures = block["intervals"], block["cases"]["intervals"]
+        columns = (figures[0]["balanced_accuracy"], figures[1]["balanced_accuracy"], figures[0]["accuracy"])
+        table.add_row(tables.SOURCES[source], *map(tables.percent, columns))
     return table
 
 
 def _class_table(block: dict[str, Any]) -> Table:
-    named = (f"as {label}" for label in LABELS)
-    table = Table("test fold", "n", "sens.", "spec.", *named, box=box.SIMPLE_HEAD, pad_edge=False)
+    table = _table("test fold", "n", "sens., %", "spec., %", *(f"as {label}" for label in LABELS))
     for label, counts in zip(LABELS, block["confusion_matrix"], strict=True):
-        row = block["per_class"][label]
-        figures = _figure(row["sensitivity"]), _figure(row["specificity"])
-        table.add_row(label, str(row["n"]), *figures, *map(str, counts))
+        found = block["intervals"]["per_class"][label]
+        figures = (tables.percent(found[name], 0) for name in ("sensitivity", "specificity"))
+        table.add_row(label, str(block["per_class"][label]["n"]), *figures, *map(str, counts))
     return table
 
 
+def _table(*columns: str) -> Table:
+    return Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+
+
 def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    return "-" if value is None else f"balanced accuracy {100 * value:.1f} %"

@@ -23,7 +23,7 @@ from ..errors import LungCTError
 from ..files import write_atomic
 from ..labels import LABELS
 from ..resources import shipped
-from . import caveats, wording
+from . import caveats, results, wording
 from .author import PLACEHOLDER, author_text, with_author_text
 
 METRICS = {"balanced_accuracy": "Balanced accuracy", "accuracy": "Accuracy", "macro_auroc": "Macro AUROC"}
@@ -60,9 +60,9 @@ def render_card(model_dir: str | Path, repo_id: str | None = None) -> str:
         training=wording.training(provenance),
         settings=wording.settings(provenance),
         command=provenance.get("command"),
-        limitations=caveats.limitations(data, labels, metrics),
+        limitations=caveats.limitations(data, labels, metrics, contract.get("calibration")),
         references=caveats.references(data),
-        **wording.result_facts(labels, metrics),
+        **results.result_facts(labels, metrics, contract.get("calibration"), model_dir),
     )
     return with_author_text(str(card), "")
 
@@ -98,7 +98,7 @@ def write_eval_results(model_dir: str | Path) -> Path | None:
             task_id=key,
             value=value,
             date=provenance.get("created"),
-            notes=notes,
+            notes=notes + _interval_note(metrics, key),
         )
         for key, value in _values(metrics).items()
     ]
@@ -143,6 +143,11 @@ def _values(metrics: dict[str, Any]) -> dict[str, float]:
     """The headline figures of the test fold as plain floats; one that is undefined is left out."""
     found = {key: _plain(metrics["test"].get(key)) for key in METRICS}
     return {key: round(value, 4) for key, value in found.items() if value is not None}
+
+
+def _interval_note(metrics: dict[str, Any], key: str) -> str:
+    found = (metrics["test"].get("intervals") or {}).get(key) or {}
+    return "" if found.get("low") is None else f"; 95 % interval {found['low']:.4f} to {found['high']:.4f}"
 
 
 def _plain(value: Any) -> Any:

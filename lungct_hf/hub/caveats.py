@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .wording import Facts
 
 
-def limitations(data: Facts, labels: list[str], metrics: Facts | None) -> list[str]:
+def limitations(data: Facts, labels: list[str], metrics: Facts | None, calibration: Any = None) -> list[str]:
     """What a reader must know before believing a number; only what the records support."""
     out = []
     if data["phantom"]:
@@ -31,13 +33,22 @@ def limitations(data: Facts, labels: list[str], metrics: Facts | None) -> list[s
     if small:
         out.append(f"Fewer than 50 test slices for: {', '.join(small)}. These sensitivities are rough.")
     out += [
-        "Slices of one patient are not independent: the number of groups, not of slices, says how much was tested. "
-        "No interval is given.",
-        'It always answers one of three classes, even for a photograph or a foot. It cannot say "none of these",'
-        " and its probabilities are not calibrated.",
+        "Slices of one patient are not independent: the number of groups, not of slices, says how much was tested."
+        + ("" if test.get("intervals") else " No interval is given."),
+        _always_answers(calibration or {}),
         "A slice can look normal in a patient who is not. One slice is not a scan.",
     ]
     return out
+
+
+def _always_answers(calibration: Facts) -> str:
+    said = 'Its probabilities always name one of three classes, even for a photo or a foot, never "none of these".'
+    if calibration.get("abstain"):
+        return (
+            f"{said} Only `decide` may refuse to answer; transformers, timm and `predict` do not apply that rule. "
+            "Calibration and rule hold for data like those they were fitted on."
+        )
+    return said if calibration.get("fitted_on") else f"{said} They are not calibrated."
 
 
 def references(data: Facts) -> list[str]:

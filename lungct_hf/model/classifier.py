@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
+from ..decision import Calibration, Decision, decide
 from ..errors import LungCTError, UsageError
 from ..files import write_atomic, write_json
 from ..hub import PushResult, fetch_model, push_folder, write_card, write_eval_results
@@ -21,7 +23,7 @@ from ..labels import LABELS
 from ..slices.preprocess import Preprocessing
 from ..slices.read import read_slice
 from .contract import Contract
-from .network import ARCHITECTURE, build_network, load_strictly
+from .network import ARCHITECTURE, build_network, load_strictly, logits_and_features
 
 WEIGHTS = "model.safetensors"
 _EVIDENCE = ("evaluation", ".eval_results")
@@ -32,8 +34,8 @@ class LungCTClassifier(nn.Module):
     """Three-class lung CT slice classifier. Research only, never a medical device.
 
     `forward` takes a normalised float tensor (N, 3, size, size) and gives logits (N, 3) in the order of `labels`;
-    `predict` takes slices and gives probabilities. After `from_pretrained`, `repo_id` and `revision` (the 40-hex
-    commit) say what was loaded; both are None for a local directory.
+    `predict` takes slices and gives probabilities, `decide` a label or the reason for none. After `from_pretrained`,
+    `repo_id` and `revision` (the 40-hex commit) say what was loaded; both are None for a local directory.
     """
 
     def __init__(self, network: nn.Module, contract: Contract) -> None:
@@ -82,15 +84,34 @@ class LungCTClassifier(nn.Module):
 
         Raises BadSliceError for a slice that cannot be read.
         """
+        rows = [np.empty((0, len(LABELS)), np.float32)]
+        rows += [self(inputs).float().softmax(dim=1).cpu().numpy() for inputs in self._batches(slices, batch_size)]
+        return np.concatenate(rows)
+
+    @torch.inference_mode()
+    def decide(self, slices: Slice | Sequence[Slice], *, batch_size: int = 32) -> list[Decision]:
+        """For each slice a label, or none and the reason to abstain, by the rule that is stored with the weights.
+
+        Reasons: unlike-training-data, low-confidence, not-finite. A model without a stored rule answers always.
+        Raises BadSliceError for a slice that cannot be read.
+        """
+        calibration, found = self.contract.calibration or Calibration(), []
+        for inputs in self._batches(slices, batch_size):
+            logits, features = (values.cpu().numpy() for values in logits_and_features(self.network, inputs))
+            found += decide(calibration, logits, features)
+        return found
+
+    def _batches(self, slices: Slice | Sequence[Slice], batch_size: int) -> Iterator[torch.Tensor]:
+        """Input tensors on the network's device, the network in evaluation mode until the last one is used."""
         items = list(slices) if isinstance(slices, (list, tuple)) else [slices]
         was_training, device = self.training, next(self.parameters()).device
         self.eval()
-        rows = [np.empty((0, len(LABELS)), np.float32)]
-        for start in range(0, len(items), batch_size):
-            batch = np.stack([self.preprocessing(self._open(item)) for item in items[start : start + batch_size]])
-            rows.append(self(torch.from_numpy(batch).to(device)).float().softmax(dim=1).cpu().numpy())
-        self.train(was_training)
-        return np.concatenate(rows)
+        try:
+            for start in range(0, len(items), batch_size):
+                batch = [self.preprocessing(self._open(item)) for item in items[start : start + batch_size]]
+                yield torch.from_numpy(np.stack(batch)).to(device)
+        finally:
+            self.train(was_training)
 
     @staticmethod
     def _open(item: object) -> Image.Image:
@@ -128,7 +149,7 @@ class LungCTClassifier(nn.Module):
         """Write the model repo: weights, config.json, lungct.json and the card.
 
         When the weights are those that were loaded, their evaluation goes along; after a change it would be false
-        evidence and is left out, and lungct.json says `modified`.
+        evidence and is left out like the calibration, and lungct.json says `modified`.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -139,7 +160,7 @@ class LungCTClassifier(nn.Module):
                 _copy_evidence(self._source, folder)
             else:
                 provenance = {**contract.provenance, "modified": True}
-                contract = Contract(contract.architecture, contract.preprocessing, contract.window, provenance)
+                contract = replace(contract, provenance=provenance, calibration=None)
                 _remove_evidence(folder)
         write_json(folder / "config.json", contract.config())
         write_json(folder / "lungct.json", contract.lungct())

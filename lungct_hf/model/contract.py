@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..decision import Calibration
 from ..errors import LungCTError
 from ..labels import LABELS
 from ..slices.preprocess import Preprocessing
@@ -21,12 +22,14 @@ class Contract:
     """What a runtime must do to reproduce this model's answers, and where the weights come from.
 
     `provenance` holds init, data fingerprint, split hash, recipe, versions and command line, as training noted them.
+    `calibration` is None for weights that nothing was fitted for.
     """
 
     architecture: str
     preprocessing: Preprocessing = Preprocessing()
     window: Window = LUNG_WINDOW
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
     def config(self) -> dict[str, Any]:
         """config.json: transformers' timm_wrapper format, which timm reads too.
@@ -56,13 +59,14 @@ class Contract:
 
     def lungct(self) -> dict[str, Any]:
         """lungct.json."""
-        return {
+        record = {
             "schema_version": SCHEMA_VERSION,
             "labels": list(LABELS),
             "window": {**asdict(self.window), "unit": "HU"},
             "geometry": self.preprocessing.to_dict(),
             "provenance": dict(self.provenance),
         }
+        return record | ({"calibration": self.calibration.to_json()} if self.calibration else {})
 
     @classmethod
     def read(cls, folder: Path) -> Contract:
@@ -98,6 +102,7 @@ class Contract:
             preprocessing=preprocessing,
             window=Window(center=float(lungct["window"]["center"]), width=float(lungct["window"]["width"])),
             provenance=lungct["provenance"],
+            calibration=Calibration.from_json(lungct["calibration"]) if lungct.get("calibration") else None,
         )
 
 

@@ -29,6 +29,12 @@ def build_network(architecture: str = ARCHITECTURE, *, drop_rate: float = 0.0) -
     return network
 
 
+def logits_and_features(network: nn.Module, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (N, 3) and the pooled features (N, D) before the last layer, float32, from one pass."""
+    features = network.forward_head(network.forward_features(inputs), pre_logits=True)  # type: ignore[operator]
+    return network.get_classifier()(features).float(), features.float()  # type: ignore[operator]
+
+
 def load_strictly(network: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
     """Load `state`, raising LungCTError that names every kind of difference instead of guessing."""
     wanted = network.state_dict()

@@ -203,7 +203,7 @@ def test_risk_falls_with_coverage() -> None:
 
 def test_deciding_needs_only_numpy() -> None:
     code = (
-        "import sys, lungct_hf.evaluation.decision as d; d.decide(d.Calibration(), [[1, 0, 0]]); "
+        "import sys, lungct_hf.decision as d; d.decide(d.Calibration(), [[1, 0, 0]]); "
         "print([n for n in ('torch', 'scipy', 'sklearn', 'evaluate', 'datasets', 'pyarrow') if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from PIL import Image
 
 from helpers import draw_slice, wake_up
 from lungct_hf import LungCTClassifier
+from lungct_hf.decision import AbstainRule, Calibration, FeatureDistance
 from lungct_hf.errors import BadSliceError, LungCTError
+from lungct_hf.model.network import logits_and_features
 from lungct_hf.slices.preprocess import Preprocessing
 
 
@@ -138,6 +141,58 @@ def test_evidence_goes_along_only_with_the_weights_it_is_about(model_dir: Path, 
     changed = classifier.save_pretrained(tmp_path / "changed")
     assert not (changed / "evaluation").exists()
     assert json.loads((changed / "lungct.json").read_text())["provenance"]["modified"] is True
+
+
+def _calibrated(folder: Path) -> LungCTClassifier:
+    """A classifier whose rule refuses whatever is unlike a grey square."""
+    classifier = LungCTClassifier.create("mobilenetv2_035", Preprocessing(size=64))
+    wake_up(classifier.network, 64)
+    inputs = torch.from_numpy(classifier.preprocessing(Image.new("RGB", (64, 64), (90, 90, 90)))[None])
+    with torch.inference_mode():
+        features = logits_and_features(classifier.network, inputs)[1].numpy().astype(np.float64)
+    distance = FeatureDistance(np.repeat(features, 3, axis=0).astype(np.float32).astype(np.float64), np.ones(1280))
+    rule = AbstainRule(min_confidence=0.0, max_distance=1e-3, distance=distance)
+    calibration = Calibration(temperature=2.0, folded=True, abstain=rule, fitted_on={"slices": 9, "groups": 3})
+    classifier.contract = replace(classifier.contract, calibration=calibration)
+    return LungCTClassifier.from_pretrained(classifier.save_pretrained(folder))
+
+
+def test_the_stored_rule_decides(tmp_path: Path) -> None:
+    classifier = _calibrated(tmp_path / "m")
+    grey, noise = Image.new("RGB", (64, 64), (90, 90, 90)), Image.effect_noise((64, 64), 90).convert("RGB")
+    like, unlike = classifier.decide([grey, noise], batch_size=1)
+    assert like.label in classifier.labels and like.reason is None
+    assert unlike.label is None and unlike.reason == "unlike-training-data" and unlike.distance > 1e-3
+    for decision, row in zip((like, unlike), classifier.predict([grey, noise]), strict=True):
+        assert list(decision.probabilities.values()) == pytest.approx(row.tolist(), abs=1e-5)
+    assert classifier.decide([]) == [] and len(classifier.decide(grey)) == 1
+
+
+def test_without_a_stored_rule_every_slice_is_answered(model_dir: Path, slices: list[Path]) -> None:
+    classifier = LungCTClassifier.from_pretrained(model_dir)
+    assert classifier.contract.calibration is None
+    assert "calibration" not in json.loads((model_dir / "lungct.json").read_text())
+    named = [classifier.labels[i] for i in classifier.predict(slices).argmax(axis=1)]
+    assert [decision.label for decision in classifier.decide(slices)] == named
+
+
+def test_a_calibration_stays_with_its_weights(tmp_path: Path) -> None:
+    classifier = _calibrated(tmp_path / "m")
+    first = json.loads((tmp_path / "m" / "lungct.json").read_text())
+    assert json.loads((classifier.save_pretrained(tmp_path / "same") / "lungct.json").read_text()) == first
+    with torch.no_grad():
+        classifier.network.classifier.bias += 0.1
+    changed = LungCTClassifier.from_pretrained(classifier.save_pretrained(tmp_path / "changed"))
+    assert changed.contract.calibration is None and changed.contract.provenance["modified"] is True
+
+
+def test_a_damaged_calibration_is_named(tmp_path: Path) -> None:
+    _calibrated(tmp_path / "m")
+    record = json.loads((tmp_path / "m" / "lungct.json").read_text())
+    record["calibration"]["temperature"] = -1
+    (tmp_path / "m" / "lungct.json").write_text(json.dumps(record))
+    with pytest.raises(LungCTError, match="calibration in lungct.json"):
+        LungCTClassifier.from_pretrained(tmp_path / "m")
 
 
 def _rewrite(folder: Path, **changes: torch.Tensor | None) -> None:

@@ -13,7 +13,7 @@ import yaml
 
 from helpers import TINY, run, train, train_command, write_cohort
 from lungct_hf import LungCTClassifier
-from lungct_hf.evaluation import read_predictions, score
+from lungct_hf.evaluation import evaluate_predictions, fit_temperature, read_predictions, score
 from lungct_hf.evaluation.metrics import softmax
 
 
@@ -39,8 +39,14 @@ def test_the_model_repo_is_whole_and_nothing_else(finished: tuple[Path, str]) ->
         ".eval_results/lungct.yaml",
         "README.md",
         "config.json",
+        "evaluation/comparison.png",
+        "evaluation/confusion.png",
         "evaluation/metrics.json",
+        "evaluation/precision_recall.png",
         "evaluation/predictions.parquet",
+        "evaluation/reliability.png",
+        "evaluation/risk_coverage.png",
+        "evaluation/roc.png",
         "evaluation/split.csv",
         "lungct.json",
         "model.safetensors",
@@ -51,7 +57,9 @@ def test_the_terminal_says_where_the_model_is_and_what_comes_next(finished: tupl
     run_dir, said = finished
     assert f"Model: {run_dir / 'model'}" in said
     assert f"lungct demo {run_dir / 'model'}" in said and f"lungct push {run_dir / 'model'}" in said
-    assert "1-NN on thumbnails" in said and "Not a medical device" in said
+    assert "1-NN, thumbnails" in said and "1-NN, ring only" in said and "Not a medical device" in said
+    table = said[said.index("test fold, %") : said.index("Research only")]
+    assert max(map(len, table.splitlines())) <= 80
 
 
 def test_every_figure_is_recomputed_from_the_predictions(finished: tuple[Path, str], cohort: Path) -> None:
@@ -61,7 +69,15 @@ def test_every_figure_is_recomputed_from_the_predictions(finished: tuple[Path, s
     splits = np.array(table["split"].to_pylist())
     for name in ("test", "validation"):
         rows = splits == name
-        assert score(labels[rows], logits[rows]) == {key: metrics[name][key] for key in score(labels[:1], logits[:1])}
+        for key, value in score(labels[rows], logits[rows]).items():
+            if key == "per_class":
+                for label, figures in value.items():
+                    assert {k: metrics[name][key][label][k] for k in figures} == pytest.approx(figures), label
+            else:
+                assert metrics[name][key] == (value if key == "confusion_matrix" else pytest.approx(value)), key
+    calibration = LungCTClassifier.from_pretrained(model).contract.calibration
+    again = evaluate_predictions(table, split=metrics["split"], calibration=calibration).metrics
+    assert json.loads(json.dumps(again)) == metrics
     # and the stored logits are those of the published weights
     paths = [cohort / name for name in table["id"].to_pylist()]
     assert LungCTClassifier.from_pretrained(model).predict(paths) == pytest.approx(softmax(logits), abs=1e-5)
@@ -92,6 +108,32 @@ def test_the_contract_tells_where_it_comes_from_and_nothing_about_this_machine(
             assert str(cohort.parent).encode() not in path.read_bytes(), path
 
 
+def test_the_calibration_is_in_the_weights_and_decides_as_stored(finished: tuple[Path, str], cohort: Path) -> None:
+    model = finished[0] / "model"
+    classifier = LungCTClassifier.from_pretrained(model)
+    calibration = classifier.contract.calibration
+    assert calibration is not None and calibration.folded and calibration.not_fitted is None
+    rule = calibration.abstain
+    assert rule is not None and rule.distance is not None
+    table, labels, logits = read_predictions(model / "evaluation" / "predictions.parquet")
+    sides = np.array(table["split"].to_pylist())
+    held_out = sides == "validation"
+    groups = np.array(table["group"].to_pylist())
+    assert calibration.fitted_on == {"slices": held_out.sum(), "groups": len(set(groups[held_out]))}
+    # refitted from the stored validation rows alone
+    before = logits * np.array(table["temperature"].to_pylist())[:, None]
+    refitted = fit_temperature(before[held_out], labels[held_out], groups[held_out])
+    assert refitted == pytest.approx(calibration.temperature, rel=1e-3)
+    decisions = classifier.decide([cohort / name for name in table["id"].to_pylist()])
+    for decision, reason in zip(decisions, table["abstained"].to_pylist(), strict=True):
+        # a slice that set a threshold lies on it, where another batch size may fall to the other side
+        to_threshold = (decision.confidence - rule.min_confidence, decision.distance - rule.max_distance)
+        assert (decision.reason or "") == reason or min(map(abs, to_threshold)) < 1e-4
+    assert [d.distance for d in decisions] == pytest.approx(table["distance"].to_pylist(), abs=1e-4)
+    named = np.array(table["nearest_neighbour"].to_pylist())
+    assert all(named[sides == "test"] != None) and all(named[held_out] == None)  # noqa: E711
+
+
 def test_the_card_has_metadata_and_the_grouped_result(finished: tuple[Path, str]) -> None:
     text = (finished[0] / "model" / "README.md").read_text()
     metadata = yaml.safe_load(text.split("---")[1])
@@ -99,6 +141,9 @@ def test_the_card_has_metadata_and_the_grouped_result(finished: tuple[Path, str]
     values = [entry["value"] for entry in metadata["model-index"][0]["results"][0]["metrics"]]
     assert any(value == pytest.approx(metrics["test"]["balanced_accuracy"], abs=1e-4) for value in values)
     assert "not a medical device" in text.lower() and "init: random" in text
+    assert metrics["split"]["hash"] in text and "outer ring only" in text and "abstain" in text
+    pictures = re.findall(r"!\[[^]]+\]\((.+?)\)", text)
+    assert len(pictures) == 6 and all((finished[0] / "model" / name).is_file() for name in pictures)
 
 
 def test_logs_are_csv_and_tensorboard(finished: tuple[Path, str]) -> None:

@@ -9,6 +9,7 @@ of lungct.json that holds the rule:
                  "distance": {"kind": "diagonal-mahalanobis", "centres": ARRAY, "scale": ARRAY}}}
 
 ARRAY is {"shape": [3, 1280], "float32": "..."}: base64 of the little-endian numbers, 27 kB for MobileNetV2 1.0 in all.
+What could not be fitted is absent, and "not_fitted" says why.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import LungCTError, UsageError
-from ..labels import LABELS
+from .errors import LungCTError, UsageError
+from .labels import LABELS
 
 NOT_FINITE = "not-finite"
 UNLIKE_TRAINING = "unlike-training-data"
@@ -109,13 +110,15 @@ class Calibration:
     """Temperature and abstain rule of a model.
 
     With `folded` the last layer's weights were already divided by the temperature (`fold_temperature`), so the logits
-    are calibrated as every library computes them, and `decide` must not divide again.
+    are calibrated as every library computes them, and `decide` must not divide again. `not_fitted` says in a sentence
+    what could not be fitted and why; then that part is absent (temperature 1, no rule, or a rule without distance).
     """
 
     temperature: float = 1.0
     folded: bool = False
     abstain: AbstainRule | None = None
     fitted_on: Mapping[str, int] = field(default_factory=dict)
+    not_fitted: str | None = None
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Calibrated probabilities, float64 (N, 3), from the logits (N, 3) that the stored network gives."""
@@ -130,7 +133,7 @@ class Calibration:
             "folded_into_weights": self.folded,
             "fitted_on": dict(self.fitted_on),
             "abstain": self.abstain.to_json() if self.abstain else None,
-        }
+        } | ({"not_fitted": self.not_fitted} if self.not_fitted else {})
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Calibration:
@@ -144,6 +147,7 @@ class Calibration:
                 folded=bool(record["folded_into_weights"]),
                 abstain=AbstainRule.from_json(abstain) if abstain else None,
                 fitted_on=dict(record.get("fitted_on") or {}),
+                not_fitted=record.get("not_fitted"),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise LungCTError(

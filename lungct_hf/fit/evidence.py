@@ -1,0 +1,112 @@
+"""What a finished run can show: its calibration, its stored predictions, and the figures that follow from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..cohort import Cohort, Split
+from ..decision import Calibration, decide
+from ..errors import UsageError
+from ..evaluation import evaluate_predictions, fit_calibration, fold_temperature, write_predictions
+from ..evaluation.plots import write_plots
+from ..evaluation.predict import baselines_of
+from ..files import write_json
+from ..labels import LABELS
+
+SPLITS = ("train", "validation", "test")
+TARGET_ERROR = 0.05  # of the slices that the model answers at most this share may be wrong
+Answers = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def calibrate(cohort: Cohort, split: Split, answers: Answers) -> Calibration:
+    """Temperature and abstain rule from the validation groups only; the training slices give the distance's centres.
+
+    `answers` holds logits (N, 3) before any temperature and features (N, D) for `train` and `validation`. What cannot
+    be fitted is left out and `not_fitted` says why: a run that came this far is not lost for it.
+    """
+    rows, labels = split.indices("validation"), np.asarray(cohort.labels)
+    held_out = answers["validation"][0], labels[rows], split.groups[rows]
+    try:
+        training = answers["train"][1], labels[split.indices("train")]
+        features = answers["validation"][1]
+        return fit_calibration(*held_out, target_error=TARGET_ERROR, features=features, training=training)
+    except UsageError as error:
+        reason = str(error)
+    try:
+        found = fit_calibration(*held_out, target_error=TARGET_ERROR)
+    except UsageError as error:
+        return Calibration(not_fitted=str(error))
+    return Calibration(found.temperature, found.folded, found.abstain, found.fitted_on, not_fitted=reason)
+
+
+@torch.no_grad()
+def fold_into(network: nn.Module, calibration: Calibration) -> None:
+    """Divide the network's last layer by the temperature, so that every runtime's probabilities are calibrated."""
+    layer: Any = network.get_classifier()  # type: ignore[operator]
+    weight, bias = (parameter.detach().cpu().numpy() for parameter in (layer.weight, layer.bias))
+    weight, bias = fold_temperature(weight, bias, calibration.temperature)
+    layer.weight.copy_(torch.from_numpy(weight))
+    layer.bias.copy_(torch.from_numpy(bias))
+
+
+def write_evidence(
+    folder: Path, cohort: Cohort, split: Split, answers: Answers, calibration: Calibration
+) -> dict[str, Any]:
+    """Write predictions.parquet, metrics.json, split.csv and the plots into `folder`; the metrics are returned.
+
+    The figures are computed from the file that was written, so `lungct evaluate` finds the same.
+    """
+    predictions = folder / "predictions.parquet"
+    write_predictions(predictions, prediction_rows(cohort, split, answers, calibration))
+    report = evaluate_predictions(predictions, split=split_facts(split), calibration=calibration)
+    write_json(folder / "metrics.json", report.metrics)
+    split.write_csv(folder / "split.csv")
+    write_plots(report, folder)
+    return report.metrics
+
+
+def prediction_rows(
+    cohort: Cohort, split: Split, answers: Answers, calibration: Calibration
+) -> list[dict[str, object]]:
+    """One row per held-out slice; `answers` are from before the temperature, the stored logits are divided by it."""
+    rows: list[dict[str, object]] = []
+    baselines = baselines_of(cohort, split)
+    for name in ("test", "validation"):
+        values, features = answers[name]
+        logits = (values / calibration.temperature).astype(np.float32)
+        decisions = decide(calibration, logits, features)
+        for place, row in enumerate(split.indices(name).tolist()):
+            found: dict[str, object] = {
+                "id": str(cohort.ids[row]),
+                "sha256": str(cohort.sha256[row]),
+                "group": str(split.groups[row]),
+                "split": name,
+                "fold": int(split.fold_of[row]),
+                "label": LABELS[cohort.labels[row]],
+                "logits": logits[place].tolist(),
+                "temperature": calibration.temperature,
+                "distance": decisions[place].distance,
+            }
+            if calibration.abstain is not None:
+                found["abstained"] = decisions[place].reason or ""
+            if name == "test":
+                found |= {column: LABELS[classes[place]] for column, classes in baselines.items()}
+            rows.append(found)
+    return rows
+
+
+def split_facts(split: Split) -> dict[str, Any]:
+    """The block `split` of metrics.json: which assignment of slices the figures rest on."""
+    return {
+        "protocol": split.protocol,
+        "grouping": split.grouping,
+        "hash": split.hash,
+        "groups_crossing": split.groups_crossing,
+        "counts": split.counts(),
+        "groups": {name: len(set(split.groups[split.indices(name)])) for name in SPLITS},
+    }

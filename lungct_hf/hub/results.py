@@ -1,0 +1,240 @@
+"""From metrics.json and the calibration of lungct.json to the results on a card. No number here is our own.
+
+Models that were written before intervals, cases, calibration or plots existed have a card without them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .wording import NOT_RECORDED, Facts, percent, ratio
+
+_BASELINES = {
+    "nearest_neighbour": "nearest neighbour, no learning",
+    "ring_nearest_neighbour": "nearest neighbour, outer ring only",
+    "model_ring": "this model, shown the outer ring only",
+}
+# The file names that evaluation/plots.py writes, in the order of the card.
+_PLOTS = {
+    "comparison": "Balanced accuracy of the model and of what learns nothing, with 95 % intervals",
+    "confusion": "True and named classes, by slice and by case",
+    "roc": "ROC curve of each class against the others",
+    "precision_recall": "Precision-recall curve of each class against the others",
+    "reliability": "Confidence and accuracy, before and after calibration",
+    "risk_coverage": "Error among the answers when only the most confident are given",
+}
+
+
+def result_facts(labels: list[str], metrics: Facts | None, calibration: Facts | None, folder: Path) -> Facts:
+    """What the template shows of an evaluation; `test` is None without one."""
+    facts = {"calibration": calibration_facts(calibration or {}, metrics), "test": None, "validation": None}
+    if not metrics or not metrics.get("test"):
+        return facts | {"rows": [], "verdicts": [], "cautions": [], "plots": [], "intervals": None, "leak": []}
+    found = metrics["test"]
+    test = {
+        "n": found.get("n"),
+        "headline": headline(metrics),
+        "classes": [_class_row(name, found) for name in labels],
+        "confusion": [
+            {"name": n, "counts": row} for n, row in zip(labels, found.get("confusion_matrix") or [], strict=False)
+        ],
+    }
+    validation = metrics.get("validation")
+    return facts | {
+        "test": test,
+        "validation": _scores(validation) if validation else None,
+        "rows": comparison_rows(metrics),
+        "verdicts": verdicts(metrics),
+        "leak": leak_sentences(metrics),
+        "cautions": found.get("cautions") or [],
+        "intervals": _interval_note(metrics),
+        "split_hash": (metrics.get("split") or {}).get("hash") or NOT_RECORDED,
+        "plots": [
+            {"path": f"evaluation/{name}.png", "text": text}
+            for name, text in _PLOTS.items()
+            if (folder / "evaluation" / f"{name}.png").is_file()
+        ],
+    }
+
+
+def headline(metrics: Facts) -> str:
+    """The one sentence that says what the test figure is worth."""
+    split, test = metrics.get("split") or {}, metrics["test"]
+    protocol, crossing = split.get("protocol"), split.get("groups_crossing")
+    if protocol == "image" and metrics.get("protocol", "image") != "image":
+        protocol, crossing = "grouped", None  # several protocols were pooled, and this one is shown
+    groups = f" from {test['groups']} groups" if test.get("groups") else ""
+    value = f"**Balanced accuracy {_percent(test, 'balanced_accuracy')}**"
+    if protocol == "image":
+        return (
+            f"{value} on {test.get('n')} slices{groups} under an **image-level split**: slices of one person are in "
+            "training and in test, so near-copies of what is tested were learned. This says little about new people."
+        )
+    if crossing:
+        return (
+            f"{value} on {test.get('n')} slices{groups} (`{protocol}` split), but {crossing} groups have slices on "
+            "more than one side of the split, so the figure is too high."
+        )
+    kind = "grouped split" if protocol == "grouped" else f"`{protocol}` split"
+    shared = "no group has slices in both training and test" if crossing == 0 else "crossing groups were not counted"
+    doubt = (
+        " The groups were inferred from the images, so slices of one person may still be on both sides."
+        if split.get("grouping") == "linked"
+        else ""
+    )
+    return f"{value} on {test.get('n')} slices{groups}, {kind}: {shared}.{doubt}"
+
+
+def comparison_rows(metrics: Facts) -> list[Facts]:
+    """The model by slice and by case, what learns nothing beside it, then the same under other protocols."""
+    rows = _rows("", metrics, bold=True)
+    others = metrics.get("other_protocols") or {}
+    for name, block in sorted(others.items(), key=lambda item: item[0] == "image"):
+        rows += _rows(" (image-level split, which leaks)" if name == "image" else f" ({name})", block)
+    return rows
+
+
+def verdicts(metrics: Facts) -> list[str]:
+    """What each baseline is and whether the model beats it, in words: one that does not has shown nothing."""
+    said = []
+    for name, block in (metrics.get("baselines") or {}).items():
+        what = _BASELINES.get(name, name)
+        difference = (block.get("model_minus") or {}).get("balanced_accuracy") or {}
+        value, low = difference.get("value"), difference.get("low")
+        if value is None:
+            model, other = metrics["test"].get("balanced_accuracy"), block.get("balanced_accuracy")
+            value = None if model is None or other is None else model - other
+        if value is None:
+            verdict = ""
+        elif value <= 0:
+            verdict = "**The model does not beat it, so it has shown nothing that this does not.**"
+        elif not difference:
+            verdict = "What the model adds is the difference."
+        elif low is None or low <= 0:
+            verdict = f"**The model is not shown to beat it**: the difference is {points(difference)}."
+        else:
+            verdict = f"The model adds {points(difference)} of balanced accuracy."
+        said.append(f"*{what[:1].upper()}{what[1:]}*: {block.get('description', NOT_RECORDED)}. {verdict}".strip())
+    return said
+
+
+def leak_sentences(metrics: Facts) -> list[str]:
+    """How much a split by image adds to each score, for the model and for what learns nothing."""
+    gap = metrics.get("leak_gap") or {}
+    names = {"model": "this model", **_BASELINES}
+    return [
+        f"{text}: {points(gap[name]['balanced_accuracy'])}"
+        for name, text in names.items()
+        if (gap.get(name) or {}).get("balanced_accuracy")
+    ]
+
+
+def calibration_facts(record: Facts, metrics: Facts | None) -> Facts | None:
+    """Sentences about the temperature and the abstain rule; None for a model without a calibration."""
+    if not record:
+        return None
+    test, fitted, rule = (metrics or {}).get("test") or {}, record.get("fitted_on") or {}, record.get("abstain")
+    sentences = []
+    if fitted:
+        sentences.append(
+            f"The logits were divided by a temperature of {float(record['temperature']):.3g}, fitted on "
+            f"{fitted.get('slices')} slices of {fitted.get('groups')} validation groups (those that chose the epoch; "
+            "no slice of the test fold)"
+            + (", and the stored weights include it." if record.get("folded_into_weights") else ".")
+        )
+    if record.get("not_fitted"):
+        sentences.append(f"Not everything could be fitted: {record['not_fitted']}")
+    before, after = (test.get("uncalibrated") or {}).get("ece"), _ratio(test, "ece")
+    if test.get("ece") is not None:
+        shown = after if before is None else f"{ratio(before)} before and {after} after"
+        sentences.append(f"Expected calibration error (ECE) on the test fold: {shown}.")
+    return {"sentences": sentences, "rule": _rule_sentences(rule, test) if rule else []}
+
+
+def points(interval: Facts) -> str:
+    """{value, low, high} of a difference as "12.3 points [4.5, 20.1]"."""
+    if interval.get("value") is None:
+        return "undefined"
+    known = f" [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]" if interval.get("low") is not None else ""
+    return f"{100 * interval['value']:.1f} points{known}"
+
+
+def _rule_sentences(rule: Facts, test: Facts) -> list[str]:
+    distance = rule.get("max_distance")
+    target = f"at most {percent(rule['target_error'])} wrong among the answers"
+    far = "" if distance is None else f" and whose distance from the training slices is at most {distance:.3g}"
+    said = [
+        f"`decide` answers only slices whose highest probability is at least {percent(rule['min_confidence'])}{far}.",
+        f"Target: {target}. On the validation groups this was {'met' if rule.get('target_met') else '**not met**'}.",
+    ]
+    found = test.get("abstention")
+    if found:
+        said.append(
+            f"On the test fold it answered {_interval(found['coverage'], percent)} of the slices; "
+            f"{_interval(found['error'], percent)} of these answers were wrong."
+        )
+    return said
+
+
+def _rows(where: str, block: Facts, *, bold: bool = False) -> list[Facts]:
+    """Table rows of one protocol."""
+    test = block["test"]
+    rows = [{"name": f"this model{where}", **_scores(test)}]
+    cases = test.get("cases")
+    if cases:
+        rows.append({"name": f"this model{where}, a group's slices pooled ({cases.get('n')} cases)", **_scores(cases)})
+    for name, found in (block.get("baselines") or {}).items():
+        rows.append({"name": f"{_BASELINES.get(name, name)}{where}", **_scores(found)})
+    if bold:
+        rows[0] |= {name: f"**{rows[0][name]}**" for name in ("name", "balanced_accuracy")}
+    return rows
+
+
+def _scores(block: Facts) -> Facts:
+    return {
+        "n": block.get("n"),
+        "accuracy": _percent(block, "accuracy"),
+        "balanced_accuracy": _percent(block, "balanced_accuracy"),
+        "macro_auroc": _ratio(block, "macro_auroc"),
+    }
+
+
+def _class_row(name: str, block: Facts) -> Facts:
+    figures = dict((block.get("per_class") or {}).get(name) or {})
+    figures["intervals"] = ((block.get("intervals") or {}).get("per_class") or {}).get(name) or {}
+    shown = {key: _percent(figures, key) for key in ("sensitivity", "specificity")}
+    return {"name": name, "n": figures.get("n", "–"), **shown}
+
+
+def _percent(block: Facts, name: str) -> str:
+    """A figure of a block as "83.2 % [70.1, 91.0]", without the brackets where no interval is recorded."""
+    return _interval({"value": block.get(name)} | _bounds(block, name), percent)
+
+
+def _ratio(block: Facts, name: str) -> str:
+    return _interval({"value": block.get(name)} | _bounds(block, name), ratio)
+
+
+def _bounds(block: Facts, name: str) -> Facts:
+    found = (block.get("intervals") or {}).get(name) or {}
+    return {"low": found.get("low"), "high": found.get("high")}
+
+
+def _interval(interval: Facts, show: Any) -> str:
+    value = show(interval.get("value"))
+    if interval.get("value") is None or interval.get("low") is None:
+        return str(value)
+    low, high = (show(interval[end]).removesuffix(" %") for end in ("low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def _interval_note(metrics: Facts) -> str | None:
+    """How the intervals were made; None where there are none."""
+    record = metrics.get("bootstrap")
+    if not record or _bounds(metrics["test"], "balanced_accuracy")["low"] is None:
+        return None
+    return (
+        f"In brackets: {100 * record['level']:.0f} % intervals from {record['replicates']} bootstrap draws of whole "
+        f"groups (within each class, seed {record['seed']}), because slices of one person are not independent."
+    )
