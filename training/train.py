@@ -32,14 +32,15 @@ with exit_on_error():  # whatever a user can act on is one sentence, not a trace
     from accelerate import Accelerator, PartialState
     from accelerate.utils import broadcast_object_list, parse_flag_from_env, set_seed
 
-    from lungct_hf.cohort import Cohort, Split
+    from lungct_hf.cohort import Split
     from lungct_hf.evaluation import score
     from lungct_hf.fit import cross_validation as cv
     from lungct_hf.fit.checkpoint import load_checkpoint, save_checkpoint, sole_owner
-    from lungct_hf.fit.data import Slices, describe_data, load_slices, training_batches
+    from lungct_hf.fit.data import Slices, describe_data, describe_run, load_slices, training_batches
+    from lungct_hf.fit.frozen import keep_front, predict_validation
     from lungct_hf.fit.inference import mean_log_loss, predict_rows
     from lungct_hf.fit.learner import Learner, class_weights
-    from lungct_hf.fit.model_repo import data_record, evaluate_run, software_record, split_record, write_model_repo
+    from lungct_hf.fit.model_repo import evaluate_run, split_record, write_model_repo
     from lungct_hf.fit.processes import epoch_bar, finish_trackers, make_accelerator
     from lungct_hf.fit.report import print_summary
     from lungct_hf.fit.schedule import Schedule
@@ -168,7 +169,7 @@ def learn(
     Without a validation fold the last of `epochs` is taken, on the schedule of the whole recipe.
     """
     say, recipe, is_main = accelerator.print, options.recipe, accelerator.is_main_process
-    cohort, preprocessing, squares = slices
+    cohort = slices.cohort
     train, validation = split.indices("train"), split.indices("validation")
     last = epochs or recipe.epochs
 
@@ -189,6 +190,8 @@ def learn(
         loss_weights=class_weights(cohort.labels[train], len(LABELS)) if recipe.class_weights else None,
         seed=options.seed,
     )
+
+    features = keep_front(learner.network, slices, options, batches, train, validation)
 
     # ------------------------------------------------------------------ continue an earlier run
     checkpoints = options.run / "checkpoints"
@@ -253,7 +256,7 @@ def learn(
         told = f"epoch {epoch + 1:3d}/{last}  loss {mean_loss:.3f}  {rate:5.1f} images/s"
         learner.share_average()
         if len(validation):
-            logits = predict_rows(learner.averaged, squares, validation, preprocessing, accelerator)
+            logits = predict_validation(learner.averaged, slices, features, validation, accelerator)
             truth = cohort.labels[validation]
             balanced, log_loss = score(truth, logits)["balanced_accuracy"], mean_log_loss(truth, logits)
             is_best = learner.judge(epoch, (balanced, -log_loss))
@@ -282,16 +285,6 @@ def learn(
         "mixed_precision": accelerator.mixed_precision,
     }
     return Learned(chosen, {"init": init_record, "training": training})
-
-
-def describe_run(options: Options, cohort: Cohort) -> dict[str, Any]:
-    return {
-        **software_record(),
-        "command": options.command,
-        "seed": options.seed,
-        "data": data_record(cohort, "phantom" if options.data is None else cohort.kind),
-        "recipe": {"name": options.recipe_name, **options.recipe.to_dict()},
-    }
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from accelerate import Accelerator, PartialState
@@ -13,6 +13,7 @@ from ..slices.phantom import write_phantom_cohort
 from ..slices.preprocess import Preprocessing
 from .augment import Augmentation
 from .batches import Squares, TrainingBatches
+from .model_repo import data_record, software_record
 from .options import Options
 
 
@@ -62,3 +63,14 @@ def describe_data(say: Callable[[str], None], cohort: Cohort, split: Split) -> N
     say(f"{len(cohort)} slices ({counts}) in {len(set(split.groups))} groups ({split.grouping}).")
     sizes = ", ".join(f"{name} {len(split.indices(name))}" for name in ("train", "validation", "test"))
     say(f"Split {split.protocol}: {sizes}; {split.groups_crossing} groups on both sides; hash {split.hash[:12]}.")
+
+
+def describe_run(options: Options, cohort: Cohort) -> dict[str, Any]:
+    """The entries of lungct.json's provenance that are known before training."""
+    return {
+        **software_record(),
+        "command": options.command,
+        "seed": options.seed,
+        "data": data_record(cohort, "phantom" if options.data is None else cohort.kind),
+        "recipe": {"name": options.recipe_name, **options.recipe.to_dict()},
+    }

@@ -22,8 +22,10 @@ class Recipe:
 
     architecture: str = _flag("mobilenetv2_100", "timm MobileNetV2 variant")
     image_size: int = _flag(224, "side of the square input, pixels")
+    freeze_stages: int = _flag(
         0, "keep the stem and so many stages as they are, their output computed once, 0 is none"
     )
+    variants: int = _flag(4, "with freeze_stages: stored augmented variants of each slice, besides the slice itself")
     epochs: int = _flag(12, "passes over the training fold, head-first epochs included")
     head_epochs: int = _flag(1, "of these, epochs that train the new fully connected layer alone")
     batch_size: int = _flag(16, "slices per process and step")
@@ -60,7 +62,7 @@ class Recipe:
         self._check("head_epochs", 0 <= self.head_epochs <= self.epochs, "0 to the number of epochs")
         for name in ("lr", "head_lr"):
             self._check(name, getattr(self, name) > 0, "above 0")
-        for name in ("weight_decay", "grad_clip", "patience", "rotate", "gamma"):
+        for name in ("freeze_stages", "variants", "weight_decay", "grad_clip", "patience", "rotate", "gamma"):
             self._check(name, getattr(self, name) >= 0, "0 or more")
         self._check("border_fill", 0 <= self.border_fill <= 1, "0 to 1")
         self._check("blur", 0 <= self.blur <= 10, "0 to 10")
