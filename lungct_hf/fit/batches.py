@@ -108,6 +108,7 @@ class TrainingBatches:
         processes: int,
         workers: int,
     ) -> None:
+        self._slices: Dataset[tuple[torch.Tensor, int]]
         self._slices = _TrainingSlices(squares, labels, preprocessing, augmentation, seed)
         self._rows, self._seed, self._workers = rows, seed, workers
         self._batch_size, self._process, self._processes = batch_size, process, processes
@@ -119,6 +120,10 @@ class TrainingBatches:
                 f"One step takes {batch_size} x {accumulate} x {processes} slices (batch size, accumulation, "
                 f"processes), the training fold has {len(rows)}. Fix: a smaller --batch-size or --accumulate."
             )
+
+    def take_from(self, slices: Dataset[tuple[torch.Tensor, int]]) -> None:
+        """Read (epoch, row) from `slices` in this process, instead of augmenting them in the loader's."""
+        self._slices, self._workers = slices, 0
 
     def epoch(self, epoch: int, first_step: int = 0) -> DataLoader[tuple[torch.Tensor, int]]:
         """Batches of (N, 3, size, size) float32 and (N,) int64 from optimizer step `first_step` of this epoch on."""

@@ -13,6 +13,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from .batches import random_stream
+from .frozen import Rest, freeze, front_modules
 from .recipe import Recipe
 from .schedule import Schedule
 
@@ -40,12 +41,16 @@ class Learner:
         self.step = 0  # optimizer steps done
         self.best: dict[str, Any] | None = None  # epoch, score, weights
         self.epochs_without_gain = 0
+        self._frozen = freeze(network, recipe.freeze_stages)
+        self._still = [module for front in front_modules(network, recipe.freeze_stages) for module in front.modules()]
         network = network.to(accelerator.device).to(memory_format=torch.channels_last)
         # Copied before `prepare` wraps its forward for mixed precision: the average is judged in full precision.
         self._average = ModelEmaV3(network, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
         optimizer = torch.optim.AdamW(param_groups_weight_decay(network, recipe.weight_decay), lr=recipe.lr)
-        self._model, self._optimizer = accelerator.prepare(network, optimizer)
-        self.network: nn.Module = accelerator.unwrap_model(self._model)
+        # The frozen part is not run while training: its output is what `add_batch` gets.
+        trained = Rest(network, recipe.freeze_stages) if recipe.freeze_stages else network
+        self._model, self._optimizer = accelerator.prepare(trained, optimizer)
+        self.network: nn.Module = network if recipe.freeze_stages else accelerator.unwrap_model(self._model)
         weights = None if loss_weights is None else loss_weights.to(accelerator.device)
         self._loss = nn.CrossEntropyLoss(weights, label_smoothing=recipe.label_smoothing)
         self._loss_sum = torch.zeros(())
@@ -66,11 +71,12 @@ class Learner:
         self._model.train()
         classifier = set(self.network.get_classifier().parameters())  # type: ignore[operator]
         for parameter in self.network.parameters():
-            parameter.requires_grad_(not head_only or parameter in classifier)
-        if head_only:  # frozen also means: running statistics stay as they are
-            for module in self.network.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+            free = parameter not in self._frozen
+            parameter.requires_grad_(free and (not head_only or parameter in classifier))
+        # Frozen also means: running statistics stay as they are.
+        for module in self.network.modules() if head_only else self._still:
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
         for group in self._optimizer.param_groups:
             group["lr"] = self._schedule(self.step)
         stream = random_stream(self._seed, 2, self.step, self._accelerator.process_index)

@@ -44,6 +44,8 @@ class Options:
     private: bool
     resume: bool
     command: str
+    folds: int | None = None  # all of so many folds, one run each; None is a single run
+    seeds: tuple[int, ...] = ()
 
     @property
     def grouping(self) -> str | None:
@@ -83,10 +85,12 @@ class Options:
             "on_bad_file",
             "recipe_name",
             "seed",
+            "folds",
         )
         return {name: getattr(self, name) for name in names} | {
             "mixed_precision": self.mixed_precision,
             "threads": self.threads,
+            "seeds": list(self.seeds),
             "recipe": self.recipe.to_dict(),
         }
 
@@ -103,12 +107,14 @@ def build_parser(recipes: Path, description: str) -> argparse.ArgumentParser:
     )
     add("--recipe", help=f"one of {known}, or a YAML file (default: default; for phantoms: phantom)")
     add("--output-dir", help="the run's folder (default: runs/<time>)")
+    add("--folds", type=int, metavar="K", help="cross-validate: K runs, a pooled report, then a model from all slices")
+    add("--seeds", type=_numbers, metavar="S,S", help="with --folds: the whole of it once per seed (default: --seed)")
     add("--resume", nargs="?", const=True, metavar="DIR", help="continue DIR, --output-dir or the newest run")
     add("--push-to-hub", metavar="REPO", help="push the model to this Hub repo at the end")
     add = parser.add_argument_group("details").add_argument
     add("--private", action="store_true", help="create the Hub repo private")
-    add("--fold", type=int, help="which fold is the test fold (default: 0)")
-    add("--fold-count", type=int, help="how many folds the split makes (default: 5)")
+    add("--fold", type=int, help="train once, with this fold as the test fold (default: 0)")
+    add("--fold-count", type=int, help="of how many folds, when training once (default: 5)")
     add("--margin", type=float, help="leave out training slices this alike to a test slice (correlation, 0 to 1)")
     add("--group-column", help="column that names the patient or case (default: found by its name)")
     add("--on-bad-file", choices=["refuse", "skip"], help="what an unreadable file does (default: refuse)")
@@ -149,6 +155,8 @@ def _fresh(given: dict[str, Any], argv: list[str], recipes: Path) -> Options:
     name = given["recipe"] or ("phantom" if given["data"] is None else "default")
     values = load_recipe(name, recipes)
     values |= {item.name: given[item.name] for item in fields(Recipe) if given[item.name] is not None}
+    seed = given["seed"] or 0
+    seeds = tuple(given["seeds"] or [seed]) if given["folds"] else ()
     run = Path(given["output_dir"] or Path("runs") / time.strftime("%Y%m%d-%H%M%S"))
     if not given["resume"] and (run / "run.json").exists():
         raise UsageError(f"{run} already holds a run. Fix: --resume to continue it, or another --output-dir.")
@@ -159,12 +167,12 @@ def _fresh(given: dict[str, Any], argv: list[str], recipes: Path) -> Options:
         split=given["split"] or "auto",
         margin=given["margin"],
         fold=given["fold"] or 0,
-        fold_count=given["fold_count"] or 5,
+        fold_count=given["folds"] or given["fold_count"] or 5,
         group_column=given["group_column"],
         on_bad_file=given["on_bad_file"] or "refuse",
         recipe_name=Path(name).stem,
         recipe=Recipe(**values),
-        seed=given["seed"] or 0,
+        seed=seeds[0] if seeds else seed,
         mixed_precision=given["mixed_precision"],
         threads=given["threads"] or _fair_share_of_cores(),
         workers=given["workers"],
@@ -173,6 +181,8 @@ def _fresh(given: dict[str, Any], argv: list[str], recipes: Path) -> Options:
         private=given["private"],
         resume=bool(given["resume"]),
         command=_publishable_command(argv),
+        folds=given["folds"],
+        seeds=seeds,
     )
 
 
@@ -188,7 +198,7 @@ def _again(given: dict[str, Any], stored: dict[str, Any], run: Path) -> Options:
                 f"{flag} {value} contradicts the run in {run}, which was started with {flat.get(name)}. "
                 "Fix: leave the flag out, or start a new run with another --output-dir."
             )
-    fixed = {name: stored[name] for name in stored if name not in ("command", "recipe")}
+    fixed = {name: stored[name] for name in stored if name not in ("command", "recipe", "seeds")}
     return Options(
         run=run,
         recipe=Recipe(**stored["recipe"]),
@@ -198,6 +208,7 @@ def _again(given: dict[str, Any], stored: dict[str, Any], run: Path) -> Options:
         private=given["private"],
         resume=True,
         command=stored["command"],
+        seeds=tuple(stored.get("seeds", ())),
         **fixed,
     )
 
@@ -229,6 +240,19 @@ def _read_run(run: Path) -> dict[str, Any] | None:
 
 
 def _check_numbers(given: dict[str, Any]) -> None:
+    if given["folds"] is not None:
+        for name in ("fold", "fold_count"):
+            if given[name] is not None:
+                flag = name.replace("_", "-")
+                raise UsageError(f"--folds runs all folds, --{flag} belongs to a single run. Fix: leave one out.")
+        if given["folds"] < 3:
+            raise UsageError(f"--folds {given['folds']}: at least 3 are needed (training, validation and test fold).")
+        if given["seeds"] and given["seed"] is not None:
+            raise UsageError("--seed and --seeds were both given. Fix: leave --seed out.")
+        if given["seeds"] and (len(set(given["seeds"])) < len(given["seeds"]) or min(given["seeds"]) < 0):
+            raise UsageError(f"--seeds {given['seeds']}: needed are different numbers, 0 or more.")
+    elif given["seeds"] and given["resume"] is None:
+        raise UsageError("--seeds belongs to a cross-validation. Fix: add --folds, or use --seed for a single run.")
     fold, count = given["fold"] or 0, given["fold_count"] or 5
     if count < 3:
         raise UsageError(f"--fold-count {count}: at least 3 are needed (training, validation and test fold).")
@@ -237,6 +261,13 @@ def _check_numbers(given: dict[str, Any]) -> None:
     for name, least in (("workers", 0), ("checkpoint_every", 1), ("seed", 0), ("threads", 1)):
         if given[name] is not None and given[name] < least:
             raise UsageError(f"--{name.replace('_', '-')} {given[name]} is out of range; needed: {least} or more.")
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers like 0,1") from error
 
 
 def _fair_share_of_cores() -> int:

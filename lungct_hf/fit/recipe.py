@@ -22,6 +22,10 @@ class Recipe:
 
     architecture: str = _flag("mobilenetv2_100", "timm MobileNetV2 variant")
     image_size: int = _flag(224, "side of the square input, pixels")
+    freeze_stages: int = _flag(
+        0, "keep the stem and so many stages as they are, their output computed once, 0 is none"
+    )
+    variants: int = _flag(4, "with freeze_stages: stored augmented variants of each slice, besides the slice itself")
     epochs: int = _flag(12, "passes over the training fold, head-first epochs included")
     head_epochs: int = _flag(1, "of these, epochs that train the new fully connected layer alone")
     batch_size: int = _flag(16, "slices per process and step")
@@ -43,6 +47,13 @@ class Recipe:
     contrast: float = _flag(0.12, "augmentation: largest contrast change, share")
     hflip: bool = _flag(False, "augmentation: mirror left and right (the heart changes sides)")
     vflip: bool = _flag(False, "augmentation: mirror front and back (the table changes sides)")
+    border_fill: float = _flag(0.0, "augmentation: share of the slices whose border gets a random grey")
+    window_jitter: float = _flag(
+        0.0, "augmentation: largest move of a knot of the grey curve, share of the grey range"
+    )
+    gamma: float = _flag(0.0, "augmentation: largest natural logarithm of the gamma exponent")
+    blur: float = _flag(0.0, "augmentation: largest sigma of a Gaussian blur, pixels")
+    noise: float = _flag(0.0, "augmentation: largest standard deviation of added noise, share of the grey range")
 
     def __post_init__(self) -> None:
         self._check("image_size", 64 <= self.image_size <= 1024, "64 to 1024")
@@ -51,9 +62,13 @@ class Recipe:
         self._check("head_epochs", 0 <= self.head_epochs <= self.epochs, "0 to the number of epochs")
         for name in ("lr", "head_lr"):
             self._check(name, getattr(self, name) > 0, "above 0")
-        for name in ("weight_decay", "grad_clip", "patience", "rotate"):
+        for name in ("freeze_stages", "variants", "weight_decay", "grad_clip", "patience", "rotate", "gamma"):
             self._check(name, getattr(self, name) >= 0, "0 or more")
+        self._check("border_fill", 0 <= self.border_fill <= 1, "0 to 1")
+        self._check("blur", 0 <= self.blur <= 10, "0 to 10")
         for name in (
+            "window_jitter",
+            "noise",
             "warmup",
             "label_smoothing",
             "drop_rate",

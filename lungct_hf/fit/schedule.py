@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from .recipe import Recipe
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -19,6 +21,17 @@ class Schedule:
     lr: float
     head_lr: float
     warmup: float
+
+    @classmethod
+    def of(cls, recipe: Recipe, steps_per_epoch: int) -> Schedule:
+        """The schedule that a recipe declares."""
+        return cls(
+            steps=recipe.epochs * steps_per_epoch,
+            head_steps=recipe.head_epochs * steps_per_epoch,
+            lr=recipe.lr,
+            head_lr=recipe.head_lr,
+            warmup=recipe.warmup,
+        )
 
     def __call__(self, step: int) -> float:
         """Learning rate of optimizer step `step` (0-based)."""

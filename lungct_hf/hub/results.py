@@ -59,7 +59,12 @@ def result_facts(labels: list[str], metrics: Facts | None, calibration: Facts | 
 
 
 def headline(metrics: Facts) -> str:
-    """The one sentence that says what the test figure is worth."""
+    """What the test figure is worth, and whether it is about the published weights."""
+    evidence = (metrics.get("evidence") or {}).get("sentence")
+    return _worth(metrics) + (f" **{evidence}**" if evidence else "")
+
+
+def _worth(metrics: Facts) -> str:
     split, test = metrics.get("split") or {}, metrics["test"]
     protocol, crossing = split.get("protocol"), split.get("groups_crossing")
     if protocol == "image" and metrics.get("protocol", "image") != "image":

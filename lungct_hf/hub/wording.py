@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 NOT_RECORDED = "not recorded"
+CROSS_VALIDATED = "cross-validated"  # figures of the folds, not of the published weights
 _IQ_OTH = re.compile(r"iq[-_ /]*oth|nccd", re.IGNORECASE)
 _HUB_SOURCE = re.compile(r"[\w.-]+/[\w.-]+")
 _KEEP = re.compile(r"[^a-z0-9]+")
@@ -110,7 +111,11 @@ def split_facts(planned: Facts, measured: Facts) -> Facts:
             "manifest": "`manifest`: read from a list that names the side of every slice.",
         }.get(str(protocol), f"Protocol {NOT_RECORDED}." if not protocol else f"`{protocol}`."),
     )
-    if planned.get("folds") and protocol in ("grouped", "image"):
+    if planned.get("evidence") == CROSS_VALIDATED:
+        seeds = ", ".join(map(str, planned.get("seeds") or []))
+        text += f" {planned.get('folds')}-fold cross-validation (seeds {seeds}): each slice was tested once per seed."
+        text += " The published weights were trained on all slices."
+    elif planned.get("folds") and protocol in ("grouped", "image"):
         text += f" Fold {planned.get('fold')} of {planned['folds']} is the test fold (seed {planned.get('seed')})."
     if crossing is not None:
         text += f" Groups with slices on more than one side: {crossing}."
@@ -130,7 +135,10 @@ def _grouping(grouping: Any) -> str:
 
 
 def protocol_note(split: Facts) -> str:
-    return f"{split.get('protocol', 'unrecorded')} split ({split.get('grouping') or 'no grouping'})"
+    note = f"{split.get('protocol', 'unrecorded')} split ({split.get('grouping') or 'no grouping'})"
+    if split.get("evidence") == CROSS_VALIDATED:
+        note += f", {split.get('folds')}-fold cross-validated, the published weights were trained on all slices"
+    return note
 
 
 def count_rows(labels: list[str], data: Facts, split: Facts) -> list[Facts]:
@@ -154,7 +162,8 @@ def training(provenance: Facts) -> str:
     parts = []
     if record:
         parts.append(
-            f"Epoch {record.get('best_epoch')} of {record.get('epochs')} was kept, the best on the validation fold."
+            f"Epoch {record.get('best_epoch')} of {record.get('epochs')} was kept, the "
+            f"{record.get('chosen_by', 'best on the validation fold')}."
         )
         parts.append(
             f"{record.get('steps')} optimizer steps took {round(float(record.get('seconds') or 0))} s in "

@@ -236,6 +236,13 @@ def test_a_bad_recipe_is_one_sentence(tmp_path: Path, content: str, sentence: st
     [
         (["--fold", "5"], "--fold 5 does not exist"),
         (["--fold-count", "2"], "at least 3"),
+        (["--folds", "2"], "at least 3"),
+        (["--folds", "0"], "at least 3"),
+        (["--folds", "3", "--fold", "1"], "--fold belongs to a single run"),
+        (["--folds", "3", "--fold-count", "5"], "--fold-count belongs to a single run"),
+        (["--folds", "3", "--seeds", "1,1"], "different numbers"),
+        (["--folds", "3", "--seeds", "1", "--seed", "2"], "both given"),
+        (["--seeds", "0,1"], "add --folds"),
         (["--checkpoint-every", "0"], "1 or more"),
         (["--recipe", "nope"], "no such recipe"),
         (["--resume", "nowhere"], "no such run"),

@@ -1,0 +1,214 @@
+"""Cross-validation: one run for each fold and seed, all their test predictions pooled, a model from all slices.
+
+    OUTPUT_DIR/seed-S/fold-F/   a run like any other, which `--resume` can also continue alone
+    OUTPUT_DIR/evaluation/      the pooled test predictions and what follows from them
+    OUTPUT_DIR/model/           trained on every slice; its evaluation is the pooled one and says so
+
+The published weights see every slice, so nothing is left to choose their epoch on. They are trained for the median of
+the folds' best epochs on the same learning-rate schedule (of two middle ones, the later).
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from ..cohort import Cohort, Split, make_split
+from ..errors import LungCTError, UsageError
+from ..evaluation import Report, evaluate_predictions, nearest_neighbour, read_predictions, ring, tables
+from ..evaluation.plots import write_plots
+from ..evaluation.predictions import OPTIONAL, SCHEMA, write_predictions
+from ..files import folder_in_one_step, write_json
+from ..labels import LABELS
+from ..model import LungCTClassifier
+from ..model.contract import Contract
+from .model_repo import split_record
+from .options import Options
+
+SENTENCE = "Cross-validated: the published weights were trained on all slices and not evaluated themselves."
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What the folds showed: the pooled predictions, their report, and how long the published model is to train."""
+
+    rows: list[dict[str, object]]
+    report: Report
+    split: Split  # of the first seed, with every slice in train: what the published model sees
+    epochs: int
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """metrics.json, which says that it is not about the published weights."""
+        return self.report.metrics
+
+    def split_record(self) -> dict[str, Any]:
+        """The entry for lungct.json; there is no test fold."""
+        seeds = self.metrics["evidence"]["seeds"]
+        return {**split_record(self.split), "fold": None, "seeds": seeds, "evidence": "cross-validated"}
+
+
+def fold_runs(options: Options) -> Iterator[Options]:
+    """The options of each fold's run, seed by seed."""
+    for seed in options.seeds:
+        for fold in range(options.fold_count):
+            run = options.run / f"seed-{seed}" / f"fold-{fold}"
+            yield replace(options, run=run, seed=seed, fold=fold, folds=None, seeds=(), push_to_hub=None)
+
+
+def split_of(options: Options, cohort: Cohort) -> Split:
+    """The split of one run, as its flags say."""
+    return make_split(
+        cohort,
+        options.protocol,
+        fold=options.fold,
+        folds=options.fold_count,
+        seed=options.seed,
+        margin=options.margin,
+    )
+
+
+def check_folds(options: Options, cohort: Cohort) -> None:
+    """Raise UsageError when the split has no folds that could take turns."""
+    protocol = options.protocol
+    if protocol not in ("auto", "grouped", "image") or split_of(options, cohort).protocol == "given":
+        what = "The data come with a test set of their own" if protocol in ("auto", "given") else f"--split {protocol}"
+        raise UsageError(
+            f"--folds: {what}, so the folds cannot take turns. Fix: --split linked (or similarity, file-blocks:N, "
+            "grouped, image), or train once without --folds."
+        )
+
+
+def pool(options: Options, cohort: Cohort) -> Evidence:
+    """Every fold's stored test predictions with the baselines beside them, and the report on all of them.
+
+    Raises LungCTError when a fold was trained on other data than `cohort`.
+    """
+    rows: list[dict[str, object]] = []
+    splits, best = [], []
+    for part in fold_runs(options):
+        split = split_of(part, cohort)
+        record = json.loads((part.run / "model" / "lungct.json").read_text(encoding="utf-8"))["provenance"]
+        if record["split"]["hash"] != split.hash:
+            raise LungCTError(
+                f"The run in {part.run} was trained on another split than the data give now. Fix: bring back the same "
+                "data, or start a new cross-validation."
+            )
+        splits.append(split)
+        best.append(int(record["training"]["best_epoch"]))
+        rows += _test_rows(part, cohort, split)
+    first = splits[0]
+    everything = replace(first, split=np.full(len(cohort), "train", "<U10"), margin=None)
+    facts = {
+        "protocol": first.protocol,
+        "grouping": first.grouping,
+        "hash": everything.hash,
+        "folds": options.fold_count,
+        "seeds": list(options.seeds),
+        "fold_hashes": [split.hash for split in splits],
+        "groups_crossing": max(split.groups_crossing for split in splits),
+        "evidence": "cross-validated",
+    }
+    report = _report(rows, facts)
+    report.metrics["evidence"] = {
+        "kind": "cross-validated",
+        "sentence": SENTENCE,
+        "folds": options.fold_count,
+        "seeds": list(options.seeds),
+        "best_epochs": best,
+    }
+    return Evidence(rows, report, everything, statistics.median_high(best))
+
+
+def write_evidence(evidence: Evidence, folder: Path) -> None:
+    """predictions.parquet, metrics.json and the plots, in one step."""
+    with folder_in_one_step(folder) as fresh:
+        write_predictions(fresh / "predictions.parquet", evidence.rows)
+        write_json(fresh / "metrics.json", evidence.metrics)
+        write_plots(evidence.report, fresh)
+
+
+def write_published(folder: Path, network: nn.Module, contract: Contract, evidence: Evidence) -> None:
+    """The model repo of weights that saw every slice: its evaluation is that of the folds."""
+    with folder_in_one_step(folder) as fresh:
+        write_json(fresh / "evaluation" / "metrics.json", evidence.metrics)
+        write_predictions(fresh / "evaluation" / "predictions.parquet", evidence.rows)
+        evidence.split.write_csv(fresh / "evaluation" / "split.csv")
+        LungCTClassifier(network, contract).save_pretrained(fresh)
+
+
+def print_evidence(evidence: Evidence, folder: Path) -> None:
+    """The pooled figures with their intervals, the baselines beside them."""
+    metrics, console = evidence.metrics, Console(highlight=False, soft_wrap=True)
+    console.print(f"\n{tables.headline(metrics)}", markup=False)
+    console.print("Brackets: 95 % intervals, whole groups resampled. Cases: a group's slices pooled.")
+    comparison = [row[1:] for row in tables.comparison_rows(metrics)]
+    _show(console, comparison, "balanced accuracy, %", "slices", "cases")
+    _show(console, tables.figure_rows(metrics), "the model", "slices", "cases")
+    _show(console, tables.class_rows(metrics), "classes, %", "sens.", "spec.", "PPV", "NPV", "n (groups)")
+    for note in tables.notes(metrics):
+        console.print(f"- {note}", markup=False)
+    console.print(f"- {SENTENCE}", markup=False)
+    console.print(f"Predictions, metrics and plots: {folder}\n", markup=False)
+
+
+def print_fold(metrics: dict[str, Any]) -> None:
+    """One fold's test figure, beside the 1-NN baseline."""
+    model, neighbour = metrics["test"], metrics["baselines"]["nearest_neighbour"]
+    Console(highlight=False, soft_wrap=True).print(
+        f"Test fold: {model['n']} slices, balanced accuracy {model['balanced_accuracy']:.3f} "
+        f"(1-NN on thumbnails {neighbour['balanced_accuracy']:.3f})."
+    )
+
+
+def print_end(model: Path, *, pushed: bool) -> None:
+    """Where the published model is, and the next two commands."""
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(
+        f"Research only. Not a medical device.\n\nModel: {model}\n  show it:  lungct demo {model}", markup=False
+    )
+    if not pushed:
+        console.print(f"  push it:  lungct push {model} YOUR_NAME/lungct", markup=False)
+
+
+def _show(console: Console, rows: list[tuple[str, ...]], *columns: str) -> None:
+    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _test_rows(part: Options, cohort: Cohort, split: Split) -> list[dict[str, object]]:
+    table, _, _ = read_predictions(part.run / "model" / "evaluation" / "predictions.parquet")
+    kept = [name for name in table.column_names if name in (*SCHEMA.names, *OPTIONAL.names)]
+    rows = [row for row in table.select(kept).to_pylist() if row["split"] == "test"]
+    place = {str(name): row for row, name in enumerate(cohort.ids.tolist())}
+    test = [place[row["id"]] for row in rows]
+    known = np.concatenate([split.indices("train"), split.indices("validation")])
+    views = {"nearest_neighbour": cohort.thumbnails, "ring_nearest_neighbour": ring(cohort.thumbnails)}
+    for name, view in views.items():
+        if name not in kept:
+            named = nearest_neighbour(view[known], cohort.labels[known], view[test])
+            for row, number in zip(rows, named.tolist(), strict=True):
+                row[name] = LABELS[number]
+    protocol = split.grouping if split.protocol == "grouped" else split.protocol
+    return [row | {"protocol": protocol, "seed": part.seed} for row in rows]
+
+
+def _report(rows: list[dict[str, object]], facts: dict[str, Any]) -> Report:
+    """From the rows as they are stored, so that the file gives the same figures again."""
+    with tempfile.TemporaryDirectory(prefix="lungct-pool-") as scratch:
+        path = Path(scratch) / "predictions.parquet"
+        write_predictions(path, rows)
+        return evaluate_predictions(path, split=facts)

@@ -1,0 +1,76 @@
+"""The slices of a run: loaded once, shared by all folds of a cross-validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, cast
+
+import numpy as np
+from accelerate import Accelerator, PartialState
+
+from ..cohort import Cohort, Split, load_cohort
+from ..slices.phantom import write_phantom_cohort
+from ..slices.preprocess import Preprocessing
+from .augment import Augmentation
+from .batches import Squares, TrainingBatches
+from .model_repo import data_record, software_record
+from .options import Options
+
+
+class Slices(NamedTuple):
+    """A cohort, how its slices become an input, and the decoded slices."""
+
+    cohort: Cohort
+    preprocessing: Preprocessing
+    squares: Squares
+
+
+def load_slices(options: Options) -> Slices:
+    """Load what the flags name; without --data, draw phantoms into the run's folder."""
+    state = PartialState()
+    with state.main_process_first():
+        cohort = load_cohort(
+            options.data or str(write_phantom_cohort(options.run / "phantoms", seed=options.seed)),
+            group_column=options.group_column,
+            grouping=options.grouping,
+            on_bad_file=cast(Literal["refuse", "skip"], options.on_bad_file),
+            progress=state.is_main_process,
+        )
+    preprocessing = Preprocessing(size=options.recipe.image_size)
+    return Slices(cohort, preprocessing, Squares(cohort, preprocessing, progress=state.is_main_process))
+
+
+def training_batches(slices: Slices, rows: np.ndarray, options: Options, accelerator: Accelerator) -> TrainingBatches:
+    """This process's share of the training rows, augmented as the recipe says."""
+    return TrainingBatches(
+        slices.squares,
+        slices.cohort.labels,
+        rows,
+        slices.preprocessing,
+        Augmentation(options.recipe, slices.preprocessing.fill),
+        seed=options.seed,
+        batch_size=options.recipe.batch_size,
+        accumulate=options.recipe.accumulate,
+        process=accelerator.process_index,
+        processes=accelerator.num_processes,
+        workers=options.loader_workers(accelerator.device.type),
+    )
+
+
+def describe_data(say: Callable[[str], None], cohort: Cohort, split: Split) -> None:
+    """Say how many slices there are and which are used for what."""
+    counts = ", ".join(f"{count} {name}" for name, count in cohort.counts().items())
+    say(f"{len(cohort)} slices ({counts}) in {len(set(split.groups))} groups ({split.grouping}).")
+    sizes = ", ".join(f"{name} {len(split.indices(name))}" for name in ("train", "validation", "test"))
+    say(f"Split {split.protocol}: {sizes}; {split.groups_crossing} groups on both sides; hash {split.hash[:12]}.")
+
+
+def describe_run(options: Options, cohort: Cohort) -> dict[str, Any]:
+    """The entries of lungct.json's provenance that are known before training."""
+    return {
+        **software_record(),
+        "command": options.command,
+        "seed": options.seed,
+        "data": data_record(cohort, "phantom" if options.data is None else cohort.kind),
+        "recipe": {"name": options.recipe_name, **options.recipe.to_dict()},
+    }

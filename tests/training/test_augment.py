@@ -1,0 +1,111 @@
+"""Each augmentation against shortcuts does what its name says, alone, and leaves the others' draws where they were."""
+
+import numpy as np
+import pytest
+
+from lungct_hf.fit.augment import Augmentation, blurred, grey_curve, with_border
+from lungct_hf.fit.batches import random_stream
+from lungct_hf.fit.recipe import Recipe
+
+FILL = (124, 116, 104)
+STILL = {"shift": 0.0, "scale": 0.0, "rotate": 0.0, "brightness": 0.0, "contrast": 0.0}
+NEW = {"border_fill": 1.0, "window_jitter": 0.1, "gamma": 0.4, "blur": 1.5, "noise": 0.05}
+
+
+@pytest.fixture(scope="module")
+def square() -> np.ndarray:
+    """A wide picture, letterboxed: 12 border rows above and below, grey noise between."""
+    made = np.empty((64, 64, 3), np.uint8)
+    made[:] = FILL
+    made[12:52] = np.random.default_rng(1).integers(0, 256, (40, 64, 1))
+    return made
+
+
+def augmented(square: np.ndarray, number: int, **changes: float) -> np.ndarray:
+    return Augmentation(Recipe(**(STILL | changes)), FILL)(square, random_stream(number))  # type: ignore[arg-type]
+
+
+def test_the_defaults_are_neutral(square: np.ndarray) -> None:
+    assert all(getattr(Recipe(), name) == 0 for name in NEW)
+    assert np.array_equal(augmented(square, 0), square)
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_each_changes_the_picture_by_the_rng_alone(square: np.ndarray, name: str) -> None:
+    once, again, other = (augmented(square, number, **{name: NEW[name]}) for number in (3, 3, 4))
+    assert once.dtype == np.uint8 and once.shape == square.shape
+    assert np.array_equal(once, again) and not np.array_equal(once, square) and not np.array_equal(once, other)
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_each_draws_the_same_numbers_whether_on_or_off(square: np.ndarray, name: str) -> None:
+    streams = [random_stream(8), random_stream(8)]
+    for stream, value in zip(streams, (0.0, NEW[name]), strict=True):
+        Augmentation(Recipe(**{name: value}), FILL)(square, stream)  # type: ignore[arg-type]
+    assert streams[0].integers(2**62) == streams[1].integers(2**62)
+
+
+def test_border_fill_recolours_the_border_alone_and_what_the_affine_uncovers(square: np.ndarray) -> None:
+    shades = set()
+    for number in range(8):
+        made = augmented(square, number, border_fill=1.0)
+        assert np.array_equal(made[12:52], square[12:52])
+        (shade,) = np.unique(np.concatenate([made[:12], made[52:]]))
+        shades.add(int(shade))
+    assert len(shades) > 4 and max(shades) - min(shades) > 80
+    half = [np.array_equal(augmented(square, number, border_fill=0.5), square) for number in range(40)]
+    assert 8 < sum(half) < 32
+    moved = augmented(square, 5, border_fill=1.0, shift=0.3)
+    assert not (moved == np.array(FILL)).all(axis=2).any(), "the fixed colour must not come back through the affine"
+
+
+def test_a_picture_without_border_or_of_border_alone_is_safe() -> None:
+    picture = np.random.default_rng(0).integers(0, 100, (64, 64, 3), dtype=np.uint8)
+    picture[30, 30] = FILL
+    assert np.array_equal(with_border(picture, FILL, (9, 9, 9)), picture)
+    empty = np.empty((64, 64, 3), np.uint8)
+    empty[:] = FILL
+    assert np.array_equal(with_border(empty, FILL, (9, 9, 9)), empty)
+    tall = picture.copy()
+    tall[:, :7] = tall[:, 60:] = FILL
+    made = with_border(tall, FILL, (9, 9, 9))
+    assert (made[:, :7] == 9).all() and (made[:, 60:] == 9).all() and np.array_equal(made[:, 7:60], picture[:, 7:60])
+
+
+def test_window_jitter_is_a_rising_curve_through_its_knots() -> None:
+    assert np.array_equal(grey_curve(np.zeros(5)), np.arange(256))
+    for number in range(20):
+        curve = grey_curve(random_stream(number).uniform(-0.3, 0.3, 5))
+        assert (np.diff(curve) >= 0).all() and curve.min() >= 0 and curve.max() <= 255
+    assert grey_curve(np.array([0.1, 0.0, 0.0, 0.0, -0.2]))[[0, 255]] == pytest.approx([25.5, 204])
+
+
+def test_gamma_keeps_black_white_and_the_order(square: np.ndarray) -> None:
+    ramp = np.repeat(np.arange(256, dtype=np.uint8)[:64, None, None] * 4, 64, axis=1).repeat(3, axis=2)
+    ramp[-1] = 255
+    for number in range(6):
+        made = augmented(ramp, number, gamma=0.5)[:, 0, 0].astype(int)
+        assert made[0] == 0 and made[-1] == 255 and (np.diff(made) >= 0).all()
+        middle = 255 * (128 / 255) ** np.exp([0.5, -0.5])
+        assert middle[0] - 1 <= made[32] <= middle[1] + 1
+
+
+def test_blur_is_a_gaussian_of_that_width() -> None:
+    point = np.zeros((41, 41, 3), np.float32)
+    point[20, 20] = 1000
+    made = blurred(point, 1.5)[..., 0]
+    assert made.sum() == pytest.approx(1000, rel=1e-4)
+    offsets = np.arange(41) - 20
+    assert np.sqrt((made.sum(axis=0) * offsets**2).sum() / 1000) == pytest.approx(1.5, rel=0.03)
+    flat = np.full((8, 8, 3), 77, np.float32)
+    assert blurred(flat, 2.0) == pytest.approx(flat)
+
+
+def test_noise_is_grey_centred_and_no_stronger_than_declared() -> None:
+    flat = np.full((64, 64, 3), 128, np.uint8)
+    widths = []
+    for number in range(12):
+        change = augmented(flat, number, noise=0.05).astype(int) - 128
+        assert (change[..., 0] == change[..., 2]).all() and abs(change.mean()) < 1
+        widths.append(change.std())
+    assert max(widths) < 255 * 0.05 * 1.05 and min(widths) < 255 * 0.02 and max(widths) > 255 * 0.03
