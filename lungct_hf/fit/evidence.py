@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..cohort import Cohort, Split
+from ..cohort.names import SPLITS
 from ..decision import Calibration, decide
 from ..errors import UsageError
 from ..evaluation import evaluate_predictions, fit_calibration, fold_temperature, write_predictions
@@ -18,7 +19,6 @@ from ..evaluation.predict import baselines_of
 from ..files import write_json
 from ..labels import LABELS
 
-SPLITS = ("train", "validation", "test")
 TARGET_ERROR = 0.05  # of the slices that the model answers at most this share may be wrong
 Answers = dict[str, tuple[np.ndarray, np.ndarray]]
 
