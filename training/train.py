@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ with exit_on_error():  # whatever a user can act on is one sentence, not a trace
     OPTIONS = parse_options(sys.argv[1:], RECIPES, __doc__ or "")
     require("accelerate", "train")
     from lungct_hf.model import build_network, load_init  # noqa: I001
+    import numpy as np
     import torch
     from accelerate import Accelerator, PartialState
     from accelerate.utils import broadcast_object_list, parse_flag_from_env, set_seed
@@ -40,11 +42,11 @@ with exit_on_error():  # whatever a user can act on is one sentence, not a trace
     from lungct_hf.fit import cross_validation as cv
     from lungct_hf.fit.checkpoint import load_checkpoint, save_checkpoint, sole_owner
     from lungct_hf.fit.data import Slices, describe_data, describe_run, load_slices, training_batches
-    from lungct_hf.fit.evidence import calibrate
-    from lungct_hf.fit.frozen import keep_front, predict_validation
+    from lungct_hf.fit.evidence import Rings, calibrate, moved_to
+    from lungct_hf.fit.frozen import adapt_norm, keep_front, predict_validation
     from lungct_hf.fit.inference import mean_log_loss, predict_with_features
     from lungct_hf.fit.learner import Learner, class_weights
-    from lungct_hf.fit.model_repo import split_record, write_model_repo
+    from lungct_hf.fit.model_repo import chosen_by, split_record, write_model_repo
     from lungct_hf.fit.processes import epoch_bar, finish_trackers, make_accelerator
     from lungct_hf.fit.report import print_summary
     from lungct_hf.fit.schedule import Schedule
@@ -75,8 +77,7 @@ def main() -> int:
             state.print(f"This run is finished; its model is in {options.run / 'model'}.")
             code = 0
         else:
-            stop = StopRequest()
-            code = cross_validate(options, stop) if options.folds else train_once(options, stop)
+            code = (cross_validate if options.folds else train_once)(options, StopRequest())
         if code:
             state.print(f"Continue with: --resume {options.run}")
         elif state.is_main_process and options.push_to_hub:
@@ -94,7 +95,7 @@ def train_once(options: Options, stop: StopRequest, shared: Slices | None = None
     if accelerator.is_main_process:
         save_options(options)
     slices = shared or load_slices(options)
-    cohort, preprocessing, squares = slices
+    cohort, preprocessing, squares = slices.cohort, slices.preprocessing, slices.squares
     split = cv.split_of(options, cohort)
     describe_data(accelerator.print, cohort, split)
 
@@ -102,12 +103,20 @@ def train_once(options: Options, stop: StopRequest, shared: Slices | None = None
     if learned is None:
         return stop.exit_code
 
-    answers = {
-        name: predict_with_features(learned.network, squares, split.indices(name), preprocessing, accelerator)
-        for name in ("train", "validation", "test")
-    }
+    def answer(network: torch.nn.Module, rows: np.ndarray, view: Any = squares) -> tuple[np.ndarray, np.ndarray]:
+        return predict_with_features(network, view, rows, preprocessing, accelerator)
+
+    answers = {name: answer(learned.network, split.indices(name)) for name in ("train", "validation")}
+    calibration = calibrate(cohort, split, answers)  # on the validation groups only
+    if options.recipe.refit:
+        learned = refit(options, stop, slices, split, epochs=learned.record["training"]["best_epoch"])
+        if learned is None:
+            return stop.exit_code
+        known = np.flatnonzero((split.split == "train") | (split.split == "validation"))
+        calibration = moved_to(calibration, answer(learned.network, known)[1], cohort.labels[known])
+    answers["test"] = answer(learned.network, split.indices("test"))
+    answers["ring"] = answer(learned.network, split.indices("test"), Rings(squares, preprocessing.fill))
     if accelerator.is_main_process:
-        calibration = calibrate(cohort, split, answers)  # on the validation groups only
         provenance = {**describe_run(options, cohort), "split": split_record(split), **learned.record}
         model = options.run / "model"
         contract = Contract(options.recipe.architecture, preprocessing, provenance=provenance)
@@ -125,6 +134,19 @@ def train_once(options: Options, stop: StopRequest, shared: Slices | None = None
         else:
             print_summary(metrics, provenance, model, pushed=bool(options.push_to_hub))
     return 0
+
+
+def refit(options: Options, stop: StopRequest, slices: Slices, split: Split, *, epochs: int) -> Learned | None:
+    """The same training anew on the training and the validation fold, to the epoch that the validation fold chose.
+
+    Nothing is left to choose on; the calibration stays that of the first network. None when it was asked to stop.
+    """
+    state, run = PartialState(), options.run / "refit"
+    state.print(f"Once more on the training and validation folds together: {epochs} epochs.")
+    both = replace(split, split=np.where(split.split == "validation", "train", split.split))
+    history = CsvTracker(run / "logs" / "metrics.csv")
+    again = replace(options, run=run)
+    return learn(again, stop, make_accelerator(again, history), history, slices, both, epochs=epochs)
 
 
 def cross_validate(options: Options, stop: StopRequest) -> int:
@@ -156,11 +178,14 @@ def cross_validate(options: Options, stop: StopRequest) -> int:
     learned = learn(options, stop, accelerator, history, slices, split, epochs=epochs)
     if learned is None:
         return stop.exit_code
+    everything = np.arange(len(slices.cohort))
+    _, features = predict_with_features(learned.network, slices.squares, everything, slices.preprocessing, accelerator)
     if evidence:
         provenance = {**describe_run(options, slices.cohort), "split": evidence.split_record(), **learned.record}
         contract = Contract(options.recipe.architecture, slices.preprocessing, provenance=provenance)
         model = options.run / "model"
-        cv.write_published(model, learned.network.cpu(), contract, evidence)
+        calibration = evidence.calibrate(features, slices.cohort.labels)
+        cv.write_published(model, learned.network.cpu(), contract, evidence, calibration)
         cv.print_end(model, pushed=bool(options.push_to_hub))
     return 0
 
@@ -190,6 +215,8 @@ def learn(
     if is_main:  # the other processes receive these weights when the network is prepared
         init = load_init(options.init, say=say)
         init.apply(network)
+        if recipe.adapt_norm:
+            adapt_norm(network, slices, train, options.seed)
         init_record = init.record()
     batches = training_batches(slices, train, options, accelerator)
     learner = Learner(
@@ -201,7 +228,7 @@ def learn(
         seed=options.seed,
     )
 
-    features = keep_front(learner.network, slices, options, batches, train, validation)
+    features = keep_front(learner.network, slices, options, batches)
 
     # ------------------------------------------------------------------ continue an earlier run
     checkpoints = options.run / "checkpoints"
@@ -288,7 +315,7 @@ def learn(
     training = {
         "epochs": epoch,
         "best_epoch": learner.best["epoch"] + 1,
-        "chosen_by": "best on the validation fold" if len(validation) else "median of the folds' best",
+        "chosen_by": chosen_by(options, has_validation=len(validation) > 0),
         "steps": learner.step,
         "seconds": round(seconds_before + time.monotonic() - started, 1),
         "processes": accelerator.num_processes,

@@ -16,9 +16,10 @@ import yaml
 from helpers import ROOT, TINY, run, train, train_command, write_cohort
 from lungct_hf.cohort import load_cohort
 from lungct_hf.errors import UsageError
-from lungct_hf.evaluation import evaluate_predictions, read_predictions, score
+from lungct_hf.evaluation import VIEWS, evaluate_predictions, read_predictions, score
 from lungct_hf.fit.cross_validation import check_folds
 from lungct_hf.fit.options import parse_options
+from lungct_hf.model import LungCTClassifier
 
 RECIPES = ROOT / "training" / "recipes"
 
@@ -56,12 +57,14 @@ def test_every_slice_is_tested_once_per_seed_with_baselines_beside_it(finished: 
     metrics = read_json(folder / "evaluation" / "metrics.json")
     assert metrics["test"]["confusion_matrix"] == score(labels, logits)["confusion_matrix"]
     assert [(row["seed"], row["fold"]) for row in metrics["test"]["folds"]] == sorted(RUNS)
-    for name in ("nearest_neighbour", "ring_nearest_neighbour"):
+    for name in VIEWS:
         named = np.array(table[name].to_pylist()) == np.array(table["label"].to_pylist())
         assert metrics["baselines"][name]["accuracy"] == pytest.approx(named.mean())
         assert metrics["baselines"][name]["intervals"]["balanced_accuracy"]["low"] is not None
     assert len(list((folder / "evaluation").glob("*.png"))) == 6
-    again = evaluate_predictions(folder / "evaluation" / "predictions.parquet", split=metrics["split"]).metrics
+    calibration = LungCTClassifier.from_pretrained(folder / "model").contract.calibration
+    predictions = folder / "evaluation" / "predictions.parquet"
+    again = evaluate_predictions(predictions, split=metrics["split"], calibration=calibration).metrics
     assert again == {name: value for name, value in metrics.items() if name != "evidence"}
 
 

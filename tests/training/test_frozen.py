@@ -31,7 +31,7 @@ FRONT = ("conv_stem.", "bn1.", *(f"blocks.{stage}." for stage in range(5)))
 @pytest.fixture(scope="module")
 def slices(tmp_path_factory: pytest.TempPathFactory) -> Slices:
     cohort = load_cohort(str(write_cohort(tmp_path_factory.mktemp("c") / "data", patients=3)))
-    return Slices(cohort, Preprocessing(size=64), Squares(cohort, Preprocessing(size=64)))
+    return Slices(cohort, Preprocessing(size=64), Squares(cohort, Preprocessing(size=64)), front={})
 
 
 def woken() -> torch.nn.Module:
@@ -40,7 +40,7 @@ def woken() -> torch.nn.Module:
 
 
 def stored(network: torch.nn.Module, slices: Slices) -> FrontFeatures:
-    return FrontFeatures(network, slices, RECIPE, train=np.arange(20), validation=np.arange(20, 27), seed=3)
+    return FrontFeatures(network, slices, RECIPE, seed=3)
 
 
 def test_stored_features_and_the_rest_give_the_logits_of_the_whole(slices: Slices) -> None:
