@@ -31,7 +31,7 @@ def array_frames(array: np.ndarray, window: Window, file: str) -> Iterator[Frame
         )
     if not (array.dtype == np.uint8 or kind in "if"):
         raise BadSliceError(
-            f"an array of {array.dtype} may hold anything: HU as int16 or float or a windowed slice as uint8 is needed",
+            f"{array.dtype} values may hold anything: HU as int16 or float, or a windowed slice as uint8, is needed",
             "unsupported",
         )
     stack = array[None] if array.ndim == 2 or is_colour else array

@@ -7,19 +7,22 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .dicom_header import Header
 from .frame import Frame
-from .report import InputReport
+from .report import InputReport, ordered
 from .window import Window
 
 
-def picture_frame(picture: Image.Image, facts: dict[str, Any], file: str, frame: int) -> Frame:
-    """A frame of an RGB picture that is taken to be in the model's window."""
+def picture_frame(
+    picture: Image.Image, facts: dict[str, Any], file: str, frame: int, *, header: Header | None = None, **place: Any
+) -> Frame:
+    """A frame of an RGB picture that is taken to be in the model's window; `place` is its `series` and `position`."""
+    header = header or Header()
     facts = facts | {"width": picture.width, "height": picture.height}
-    return Frame(file, frame, picture, InputReport(facts=facts))
+    report = InputReport(ordered(header.codes), tuple(sorted(header.warnings)), facts)
+    return Frame(file, frame, picture, report, **place)
 
 
 def hu_frame(hu: np.ndarray, facts: dict[str, Any], file: str, frame: int, window: Window, **place: Any) -> Frame:
-    """A frame of HU, shape (height, width); `place` is the frame's `series` and `position`."""
-    picture = Image.fromarray(window.apply(hu)).convert("RGB")
-    facts = facts | {"width": picture.width, "height": picture.height}
-    return Frame(file, frame, picture, InputReport(facts=facts), **place)
+    """A frame of HU, shape (height, width)."""
+    return picture_frame(Image.fromarray(window.apply(hu)).convert("RGB"), facts, file, frame, **place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,6 +14,7 @@ from PIL import Image
 from ..errors import BadSliceError, UsageError
 from .array import array_frames
 from .build import picture_frame
+from .dicom import dataset_frames, dicom_frames
 from .frame import Frame, Unreadable
 from .kind import HEAD, sniff
 from .read import read_pages, to_rgb
@@ -45,6 +47,8 @@ def open_slices(source: Any, *, window: Window = LUNG_WINDOW, file: str | None =
         yield from _guarded(file or getattr(source, "filename", "") or "<image>", _from_picture, source)
     elif isinstance(source, np.ndarray):
         yield from _guarded(file or "<array>", array_frames, source, window)
+    elif _is_dataset(source):
+        yield from _guarded(file or "<dataset>", dataset_frames, source, window)
     elif hasattr(source, "read") and hasattr(source, "seek"):
         name = getattr(source, "name", None)
         yield from open_file(source, file or (name if isinstance(name, str) else "<file>"), window)
@@ -96,9 +100,22 @@ def _from_file(handle: BinaryIO, window: Window, file: str) -> Iterator[Frame | 
         raise BadSliceError("it is empty", "truncated")
     if size > _MAX_FILE:
         raise BadSliceError(f"it has {size / 2**20:,.0f} MB (limit {_MAX_FILE // 2**20} MB for one file)", "too-large")
-    sniff(head)
-    for number, (picture, facts) in enumerate(read_pages(handle)):
-        yield picture_frame(picture, facts, file, number)
+    kind = sniff(head)
+    if kind == "image":
+        for number, (picture, facts) in enumerate(read_pages(handle)):
+            yield picture_frame(picture, facts, file, number)
+    elif kind == "dicom":
+        yield from dicom_frames(handle, window, file)
+    elif kind.startswith("named:"):
+        raise BadSliceError(f"it is {kind.removeprefix('named:')}, which is not read here", "unsupported")
+    else:
+        raise BadSliceError("it is neither an image nor DICOM nor NIfTI nor a zip archive", "not-an-image")
+
+
+def _is_dataset(source: Any) -> bool:
+    """Whether this is a `pydicom.Dataset`, without importing pydicom for those who have none."""
+    pydicom = sys.modules.get("pydicom")
+    return pydicom is not None and isinstance(source, pydicom.Dataset)
 
 
 def _from_picture(picture: Image.Image, file: str) -> Iterator[Frame]:
