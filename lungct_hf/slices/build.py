@@ -1,4 +1,4 @@
-"""Make frames: bring pixels to an 8-bit picture and write the report about it."""
+"""Make frames: bring pixels to an 8-bit picture, run the input checks, write the report."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .checks import check_picture
 from .dicom_header import Header
 from .frame import Frame
 from .report import InputReport, ordered
@@ -18,8 +19,12 @@ def picture_frame(
 ) -> Frame:
     """A frame of an RGB picture that is taken to be in the model's window; `place` is its `series` and `position`."""
     header = header or Header()
-    facts = facts | {"width": picture.width, "height": picture.height}
-    report = InputReport(ordered(header.codes), tuple(sorted(header.warnings)), facts)
+    is_ct = header.facts.get("modality") == "CT"
+    found = check_picture(picture, is_hu=header.is_hu, is_ct=is_ct and header.is_hu)
+    facts = facts | {"width": picture.width, "height": picture.height} | found.facts
+    # What a header says outright explains the picture; its look then adds nothing but noise.
+    codes = header.codes if header.codes & {"not-ct", "not-axial"} else header.codes | found.codes
+    report = InputReport(ordered(codes), tuple(sorted(header.warnings | found.warnings)), facts)
     return Frame(file, frame, picture, report, **place)
 
 

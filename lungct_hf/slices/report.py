@@ -56,6 +56,7 @@ WARNINGS: dict[str, str] = {
     "unusual-orientation": "The slice was not stored with the front of the body up and its right side at the left.",
     "orientation-unknown": "The file does not say how the slice lies in the body.",
     "derived": "The file says that the picture was computed from others.",
+    "marks": "There may be a letter or a mark in the picture.",
     "photometric": "The file says MONOCHROME1; its polarity was decided by its values.",
 }
 
