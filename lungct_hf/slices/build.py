@@ -21,6 +21,8 @@ def picture_frame(
     header = header or Header()
     is_ct = header.facts.get("modality") == "CT"
     found = check_picture(picture, is_hu=header.is_hu, is_ct=is_ct and header.is_hu)
+    if is_ct and "no-rescale" in header.warnings and found.codes & {"no-lung", "not-ct", "inverted"}:
+        found.codes = {"wrong-window"}  # without a rescale the values of a CT scanner need not be HU
     facts = facts | {"width": picture.width, "height": picture.height} | found.facts
     # What a header says outright explains the picture; its look then adds nothing but noise.
     codes = header.codes if header.codes & {"not-ct", "not-axial"} else header.codes | found.codes

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from .measure import Layout, colour_fraction, layout, small_grey
+from .measure import SIDE, Layout, colour_fraction, layout, reduced, small_grey
 from .strokes import is_page, text_blocks
 
 MIN_SIDE = 64  # pixels
@@ -33,6 +33,7 @@ _LUNG = 0.008  # of the body's area
 _SMALL_LUNG = 0.05
 _LITTLE_LUNG = 0.1
 _ABOVE_AIR = 8  # grey levels (47 HU) by which lung is brighter than the gas in a bowel or a windpipe
+_BONE, _NOT_WHITE = 0.2, 232  # of the tissue, where soft tissue itself is darker; a skull has more, a chest less
 _CORE = 0.04  # of the body's area, deep inside dark regions: certainly lungs
 _SOME_CORE = 0.02
 _CUT_LUNG = 0.25  # of the body's area, dark and brighter than air, at the border of a close crop
@@ -60,9 +61,10 @@ def check_picture(picture: Image.Image, *, is_hu: bool = False, is_ct: bool = Fa
         return found
     if side < _USUAL_SIDE:
         found.warnings.add("low-resolution")
-    if not is_hu and _is_drawn_or_coloured(picture, found):
+    small = reduced(picture, SIDE)
+    if not is_hu and _is_drawn_or_coloured(picture, small, found):
         return found
-    grey = small_grey(picture)
+    grey = small_grey(small)
     measured = layout(grey)
     code = _judge(measured)
     if measured.dark_border < _BRIGHT_BORDER and not is_hu:
@@ -76,9 +78,9 @@ def check_picture(picture: Image.Image, *, is_hu: bool = False, is_ct: bool = Fa
         code = "no-lung" if measured.lung_fraction < _SMALL_LUNG else None
     if code:
         found.codes.add(code)
-    if measured.lung_fraction < _LITTLE_LUNG:
+    elif measured.lung_fraction < _LITTLE_LUNG:
         found.warnings.add("little-lung")
-    if not (is_hu or _USUAL_TISSUE[0] <= measured.tissue <= _USUAL_TISSUE[1]):
+    if code is None and not (is_hu or _USUAL_TISSUE[0] <= measured.tissue <= _USUAL_TISSUE[1]):
         found.warnings.add("unusual-window")
     found.facts |= {
         "tissue_grey": measured.tissue,
@@ -88,9 +90,9 @@ def check_picture(picture: Image.Image, *, is_hu: bool = False, is_ct: bool = Fa
     return found
 
 
-def _is_drawn_or_coloured(picture: Image.Image, found: Findings) -> bool:
+def _is_drawn_or_coloured(picture: Image.Image, small: Image.Image, found: Findings) -> bool:
     blocks, flat = text_blocks(picture)
-    if colour_fraction(picture) >= _COLOUR:
+    if colour_fraction(small) >= _COLOUR:
         is_drawn = blocks >= _TEXT_BLOCKS or flat >= _FLAT_GRAPHIC
         found.codes.add("burned-in-text" if is_drawn else "colour-photograph")
         return True
@@ -116,14 +118,15 @@ def _judge(measured: Layout) -> str | None:
         return "wrong-window" if is_black or is_lean else "not-ct"
     if max(measured.lung, measured.air) > measured.tissue - _CONTRAST:
         return "not-ct"
-    if has_lungs and measured.ends > 0.3 and measured.sides < 0.3 and measured.core_aspect < 1.2:
+    if has_lungs and measured.ends > 0.2 and measured.sides < 0.2 and measured.core_aspect < 1.2:
         return "not-axial"  # the body runs out of the picture above and below only, and the lungs are tall
     if measured.tissue < _SURE_TISSUE and measured.core_fraction < _SOME_CORE:
         return "not-ct"  # a head on a black ground is bright and tight as well
     air = max(measured.air, 40.0) if measured.tissue >= _USUAL_TISSUE[0] else measured.air
     is_gas = measured.lung < air + _ABOVE_AIR
+    is_head = measured.bone > _BONE and measured.tissue <= _NOT_WHITE and measured.core_fraction < _SOME_CORE
     is_cut = measured.dark_border < 0.95 and measured.veil > _CUT_LUNG
-    if measured.lung_fraction < _LUNG or (measured.lung_fraction < _SMALL_LUNG and is_gas):
+    if measured.lung_fraction < _LUNG or (measured.lung_fraction < _SMALL_LUNG and (is_gas or is_head)):
         return None if is_cut else "no-lung"
     return None
 
