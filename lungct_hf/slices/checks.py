@@ -33,7 +33,7 @@ _LUNG = 0.008  # of the body's area
 _SMALL_LUNG = 0.05
 _LITTLE_LUNG = 0.1
 _ABOVE_AIR = 8  # grey levels (47 HU) by which lung is brighter than the gas in a bowel or a windpipe
-_BONE, _NOT_WHITE = 0.2, 232  # of the tissue, where soft tissue itself is darker; a skull has more, a chest less
+_BONE, _NOT_WHITE = 0.15, 225  # of the tissue, where soft tissue itself is darker; a skull has more, a chest less
 _CORE = 0.04  # of the body's area, deep inside dark regions: certainly lungs
 _SOME_CORE = 0.02
 _CUT_LUNG = 0.25  # of the body's area, dark and brighter than air, at the border of a close crop
@@ -118,7 +118,7 @@ def _judge(measured: Layout) -> str | None:
         return "wrong-window" if is_black or is_lean else "not-ct"
     if max(measured.lung, measured.air) > measured.tissue - _CONTRAST:
         return "not-ct"
-    if has_lungs and measured.ends > 0.2 and measured.sides < 0.2 and measured.core_aspect < 1.2:
+    if has_lungs and measured.ends > 0.2 and measured.sides < 0.2 and measured.core_aspect < 1.25:
         return "not-axial"  # the body runs out of the picture above and below only, and the lungs are tall
     if measured.tissue < _SURE_TISSUE and measured.core_fraction < _SOME_CORE:
         return "not-ct"  # a head on a black ground is bright and tight as well
