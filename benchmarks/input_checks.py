@@ -129,10 +129,8 @@ def draw_coronal(rng: np.random.Generator) -> Image.Image:
     hu[body] = -100
     hu[body & (np.abs(x - 0.5) < wide - 0.03)] = 50
     for side in (-1, 1):
-        lung = _ellipse(x, y, 0.5 + side * 0.19, 0.55, 0.14, 0.36) & ~_ellipse(
-            x, y, 0.5 + side * 0.19, 0.86, 0.2, 0.16
-        )
-        hu[lung] = -850
+        middle = 0.5 + side * 0.17
+        hu[_ellipse(x, y, middle, 0.52, 0.13, 0.37) & ~_ellipse(x, y, middle, 0.92, 0.2, 0.16)] = -850
     hu += rng.normal(0, 25, x.shape)
     return to_picture(hu, LUNG_WINDOW)
 
@@ -152,9 +150,8 @@ def draw_xray(rng: np.random.Generator) -> Image.Image:
 
 def read(folder: Path) -> Iterator[tuple[Image.Image | None, InputReport, Path | None]]:
     """Each slice of a folder with the report of `open_slices`; a file without one has its reason as only code."""
-    for item in track(
-        list(open_slices(folder)), f"Reading {folder.name}", console=Console(stderr=True), transient=True
-    ):
+    console = Console(stderr=True)
+    for item in track(open_slices(folder), f"Reading {folder.name}", console=console, transient=True):
         if isinstance(item, Frame):
             yield item.image, item.report, Path(item.file)
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -10,9 +10,10 @@ from PIL import Image
 
 from ..errors import BadSliceError, brief
 from .build import hu_frame, picture_frame
-from .dicom_file import check_codestreams, complete, element, integer, quiet, read_dataset
+from .dicom_file import check_codestreams, complete, element, integer, read_dataset
 from .dicom_header import Header, choose_polarity, read_header
 from .frame import Frame
+from .read import quiet
 from .series import series_key
 from .window import Window
 
@@ -36,30 +37,40 @@ def dicom_frames(handle: BinaryIO, window: Window, file: str) -> Iterator[Frame]
 def dataset_frames(dataset: Dataset, window: Window, file: str) -> Iterator[Frame]:
     """Every frame of a data set that was read before; it is changed only where required elements were missing."""
     if not any(element(dataset, keyword) for keyword in _PIXELS):
-        name = _class_name(dataset)
+        name = _understood(_class_name, dataset)
         raise BadSliceError(f"it is a DICOM file without a picture{f' ({name})' if name else ''}", "not-an-image")
     if not hasattr(dataset, "file_meta"):
         from pydicom.dataset import FileMetaDataset
 
         dataset.file_meta = FileMetaDataset()
     facts: dict[str, Any] = {"kind": "dicom"}
-    if assumed := complete(dataset):
+    if assumed := _understood(complete, dataset):
         facts["assumed"] = assumed
-    syntax = dataset.file_meta.TransferSyntaxUID
-    facts["transfer_syntax"] = syntax.name
-    key, count = series_key(element(dataset, "SeriesInstanceUID")), int(dataset.NumberOfFrames)
+    facts["transfer_syntax"] = element(dataset.file_meta, "TransferSyntaxUID").name
+    key, count = series_key(element(dataset, "SeriesInstanceUID")), integer(dataset, "NumberOfFrames") or 1
     if count > 1:
         facts["frames"] = count
     for number, stored in enumerate(_decode(dataset)):
-        header = read_header(dataset, number)
+        header = _understood(read_header, dataset, number)
         position = header.position if header.position is not None else (float(number) if count > 1 else None)
         place: dict[str, Any] = {"series": key, "position": position, "header": header}
         if stored.ndim == 3:
             header.codes.add("not-ct")  # three colours a pixel are no HU
             yield picture_frame(Image.fromarray(_to_8_bit(stored)), facts | header.facts, file, number, **place)
         else:
-            hu = _to_hu(dataset, stored, header, window)
+            hu = _understood(_to_hu, dataset, stored, header, window)
             yield hu_frame(hu, facts | header.facts, file, number, window, **place)
+
+
+def _understood(step: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a step that reads elements of the header: what pydicom cannot make sense of there is damage."""
+    try:
+        with quiet():
+            return step(*arguments)
+    except BadSliceError:
+        raise
+    except Exception as error:
+        raise BadSliceError(f"its DICOM header is damaged ({brief(error)})") from error
 
 
 def _decode(dataset: Dataset) -> Iterator[np.ndarray]:
@@ -71,7 +82,8 @@ def _decode(dataset: Dataset) -> Iterator[np.ndarray]:
 
     syntax = dataset.file_meta.TransferSyntaxUID
     try:
-        decoder = get_decoder(syntax)
+        with quiet():
+            decoder = get_decoder(syntax)
     except NotImplementedError as error:
         raise BadSliceError(f"pixels of the transfer syntax {syntax.name} are not read here", "unsupported") from error
     plugin = ""
@@ -83,9 +95,9 @@ def _decode(dataset: Dataset) -> Iterator[np.ndarray]:
                 "unsupported",
             )
         plugin = next((name for name in _PLUGINS if name in decoder.available_plugins), "")
-    is_palette = dataset.PhotometricInterpretation == Photometric.PALETTE_COLOR
     done = 0
     try:
+        is_palette = dataset.PhotometricInterpretation == Photometric.PALETTE_COLOR
         if decoder.is_encapsulated:
             check_codestreams(dataset)
         frames = decoder.iter_array(

@@ -5,11 +5,10 @@ from __future__ import annotations
 import io
 import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import BadSliceError, brief
+from .read import quiet
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -67,18 +66,11 @@ _PIXEL_TAGS = [
 ]
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence pydicom, which warns of each value that is not quite by the book."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def element(dataset: Dataset, keyword: str) -> Any:
     """The value of an element, or None where there is none or it cannot be understood."""
     try:
-        return dataset.get(keyword)
+        with quiet():
+            return dataset.get(keyword)
     except Exception:  # values are parsed on access, and a damaged one fails in as many ways as there are types
         return None
 
@@ -93,10 +85,14 @@ def read_dataset(handle: BinaryIO, *, pixels: bool = True) -> Dataset:
     from pydicom.errors import InvalidDicomError
 
     try:
-        with quiet():
+        with warnings.catch_warnings(record=True) as noticed:
+            warnings.simplefilter("always")
             dataset = dcmread(
                 _inflate(handle), force=True, stop_before_pixels=not pixels, specific_tags=[*_TAGS, *_PIXEL_TAGS]
             )
+        # Compressed pixel data without an end is dropped with this warning, as if there had been none.
+        if any("End of file reached" in str(warning.message) for warning in noticed):
+            raise BadSliceError("its pixel data is cut short", "truncated")
     except BadSliceError:
         raise
     except EOFError as error:
@@ -112,7 +108,6 @@ def read_dataset(handle: BinaryIO, *, pixels: bool = True) -> Dataset:
     return dataset
 
 
-@quiet()
 def complete(dataset: Dataset) -> list[str]:
     """Fill in what a file left out and the standard leaves little choice about; returns the names of those elements.
 
@@ -130,20 +125,21 @@ def complete(dataset: Dataset) -> list[str]:
         raise BadSliceError(f"it says that it has {frames} frames")
     if rows * columns > MAX_FRAME_PIXELS or rows * columns * frames > _MAX_PIXELS:
         raise BadSliceError(f"it has too many pixels ({columns} x {rows}, {frames} frames)", "too-large")
-    dataset.NumberOfFrames = frames
     if integer(dataset, "BitsAllocated") not in (1, 8, 16, 32, 64):
         raise BadSliceError("it does not say how many bits a pixel has")
     samples = integer(dataset, "SamplesPerPixel") or 1
     defaults = {
+        "NumberOfFrames": frames,
         "SamplesPerPixel": 1,
         "PhotometricInterpretation": "MONOCHROME2" if samples == 1 else "RGB",
-        "BitsStored": dataset.BitsAllocated,
+        "BitsStored": integer(dataset, "BitsAllocated"),
         "PixelRepresentation": 0,
     } | ({"PlanarConfiguration": 0} if samples > 1 else {})
     for keyword, value in defaults.items():
         if element(dataset, keyword) in (None, ""):
             setattr(dataset, keyword, value)
-            assumed.append(keyword)
+            if keyword != "NumberOfFrames":  # nobody states that it is one
+                assumed.append(keyword)
     meta = dataset.file_meta
     if not meta.get("TransferSyntaxUID"):
         implicit, little = dataset.original_encoding

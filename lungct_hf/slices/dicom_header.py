@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .dicom_file import element, quiet
+from .dicom_file import element
 from .series import is_axial, is_upright, numbers, position_along, slice_normal
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ class Header:
     position: float | None = None
 
 
-@quiet()
 def read_header(dataset: Dataset, frame: int) -> Header:
     """Judge the header of one frame; the functional groups of enhanced files come before the top level."""
     header = Header()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from ..errors import BadSliceError
-from .dicom_file import element, integer, quiet, read_dataset
+from .dicom_file import element, integer, read_dataset
 from .kind import HEAD, sniff
 from .read import IMAGE_SUFFIXES
 from .series import numbers, position_along, series_key, slice_normal
@@ -59,7 +59,6 @@ def _sorted(group: list[tuple[_Place, Item]]) -> list[Item]:
     return [item for _, item in group]
 
 
-@quiet()
 def _place(item: Item) -> _Place | None:
     """Where a file lies, or None when it is no DICOM or cannot be read: its row will say so later."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +35,7 @@ def read_slice(source: str | Path | bytes | BinaryIO) -> Image.Image:
     if source == b"":
         raise BadSliceError("it is empty", "truncated")
     handle: str | Path | BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else source
-    with _pillow_errors(), Image.open(handle, formats=_FORMATS) as image:
+    with _pillow_errors(), quiet(), Image.open(handle, formats=_FORMATS) as image:
         if min(image.size) < _MIN_SIDE:
             raise BadSliceError(
                 f"it is too small ({image.width} x {image.height}, at least {_MIN_SIDE} x {_MIN_SIDE} needed)",
@@ -51,14 +52,15 @@ def read_pages(handle: BinaryIO) -> Iterator[tuple[Image.Image, dict[str, str]]]
     Raises:
         BadSliceError: as `read_slice`, except for small pictures.
     """
-    with _pillow_errors(), Image.open(handle, formats=_FORMATS) as image:
+    with _pillow_errors(), _opened(handle) as image:
         kind = "jpeg" if image.format == "MPO" else str(image.format).lower()
         yield to_rgb(image), {"kind": kind, "mode": image.mode}
         if kind != "tiff":
             return
         for page in range(1, _MAX_PAGES):
             try:
-                image.seek(page)
+                with quiet():
+                    image.seek(page)
             except EOFError:
                 return
             yield to_rgb(image), {"kind": kind, "mode": image.mode}
@@ -75,8 +77,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
         raise BadSliceError(
             f"it has too many pixels ({image.width} x {image.height}, limit {_MAX_PIXELS:,})", "too-large"
         )
-    image.load()
-    image = ImageOps.exif_transpose(image)
+    with quiet():
+        image.load()
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
         image = _scale_deep(image)
     try:
@@ -94,6 +97,19 @@ def _scale_deep(image: Image.Image) -> Image.Image:
         block = np.nan_to_num(values[row : row + _BLOCK_ROWS].astype(np.float64), nan=0.0)
         grey[row : row + _BLOCK_ROWS] = np.clip(np.rint(block * (255.0 / top)), 0, 255)
     return Image.fromarray(grey)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence Pillow and pydicom, which warn of each value that is not quite by the book."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@quiet()
+def _opened(handle: BinaryIO) -> Image.Image:
+    return Image.open(handle, formats=_FORMATS)
 
 
 @contextmanager
