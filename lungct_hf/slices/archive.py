@@ -22,6 +22,7 @@ from .listing import is_hidden, is_side_file, natural_key, printable
 from .order import Item, in_scan_order
 
 MAX_MEMBER = 600 * 2**20  # bytes of one unpacked member
+_SMALL_FILE = 2 * 2**20  # bytes
 _MAX_MEMBERS = 500_000
 _MAX_TOTAL = 256 * 2**30  # bytes of all unpacked members
 _MAX_RATIO = 200  # unpacked to packed; slices stay below 20, and blank ones are small
@@ -50,7 +51,7 @@ def folder_items(folder: Path, label: str, _above: frozenset[str] = frozenset())
             folders.append((Path(entry.path), name))
         elif entry.is_file():
             if not is_side_file(entry.name):
-                files.append(Item(name, _opener(Path(entry.path))))
+                files.append(Item(name, opener(Path(entry.path)), _disk_head(Path(entry.path))))
         else:
             kind = "a link that leads nowhere" if entry.is_symlink() else "neither a file nor a folder"
             yield Unreadable(name, "not-found" if entry.is_symlink() else "unsupported", f"It is {kind}.")
@@ -59,7 +60,18 @@ def folder_items(folder: Path, label: str, _above: frozenset[str] = frozenset())
         yield from folder_items(path, name, _above | {here})
 
 
-def _opener(path: Path) -> Callable[[], BinaryIO]:
+def opener(path: Path) -> Callable[[], BinaryIO]:
+    """How a file on the disk is opened: a small one by one read, which decoders are then spared the many of."""
+
+    def open_file() -> BinaryIO:
+        with path.open("rb", buffering=0) as handle:
+            content = handle.read(_SMALL_FILE + 1)
+        return io.BytesIO(content) if len(content) <= _SMALL_FILE else path.open("rb")
+
+    return open_file
+
+
+def _disk_head(path: Path) -> Callable[[], BinaryIO]:
     return lambda: path.open("rb")
 
 

@@ -152,23 +152,28 @@ def otsu(grey: np.ndarray) -> int:
 def flood(seeds: np.ndarray, passable: np.ndarray) -> np.ndarray:
     """All of `passable` that is connected (by sides) to `seeds`; arrays of at most 254 pixels a side.
 
-    Each sweep runs along whole rows and columns: a passable pixel is reached when, looking along its line, a reached
+    Each sweep runs along whole columns, then rows: a passable pixel is reached when, looking along its line, a reached
     pixel comes before a wall. Chests need about five sweeps.
     """
     reached, count = seeds & passable, -1
-    wall = ~passable
-    steps = [np.arange(1, length + 1, dtype=np.uint8) for length in passable.shape]
-    walls = [(axis, _last_seen(wall, steps[axis], axis)) for axis in (1, 0)]
+    walls = [_last_seen(np.ascontiguousarray(wall)) for wall in (~passable, ~passable.T)]
     while count != (count := int(np.count_nonzero(reached))):
-        for axis, (forward, backward) in walls:
-            before, after = _last_seen(reached, steps[axis], axis)
-            reached = (before > forward) | (after > backward)
+        for before_wall, after_wall in walls:
+            before, after = _last_seen(reached)
+            reached = np.ascontiguousarray(((before > before_wall) | (after > after_wall)).T)
     return reached
 
 
-def _last_seen(mask: np.ndarray, steps: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each pixel the place of the nearest set pixel before it and, counted from the far end, after it."""
-    line = steps[None, :] if axis == 1 else steps[:, None]
-    before = np.maximum.accumulate(mask * line, axis=axis)
-    after = np.flip(np.maximum.accumulate(np.flip(mask, axis) * line, axis=axis), axis)
-    return before, after
+def _last_seen(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each pixel the row of the nearest set pixel above it and, counted from the bottom, below it."""
+    rows = np.arange(1, len(mask) + 1, dtype=np.uint8)[:, None]
+    return _running_max(mask * rows), _running_max(mask[::-1] * rows)[::-1]
+
+
+def _running_max(values: np.ndarray) -> np.ndarray:
+    """`np.maximum.accumulate` down the columns in log2(rows) whole-array steps, which takes a quarter of the time."""
+    step = 1
+    while step < len(values):
+        values[step:] = np.maximum(values[step:], values[:-step])
+        step *= 2
+    return values

@@ -19,6 +19,7 @@ _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 _MAX_PIXELS = 64_000_000  # a CT slice has 0.26 million; more than this is a decompression bomb or a slide scan
 _MAX_PAGES = 5_000  # of one TIFF
 _MIN_SIDE = 16
+_ORIENTATION = 0x0112  # an EXIF tag
 _BLOCK_ROWS = 256  # deep pixels are scaled in blocks, so that a large picture is not held in four bytes a pixel
 
 
@@ -79,7 +80,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         )
     with quiet():
         image.load()
-        image = ImageOps.exif_transpose(image)
+        if image.getexif().get(_ORIENTATION, 1) != 1:
+            image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
         image = _scale_deep(image)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import stat
 import sys
 import tempfile
 import zlib
@@ -14,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import BadSliceError, LungCTError, UsageError, brief
-from .archive import folder_items, zip_items
+from .archive import folder_items, opener, zip_items
 from .array import array_frames
 from .build import picture_frame
 from .dicom import dataset_frames, dicom_frames
@@ -73,14 +74,17 @@ def open_slices(source: Any, *, window: Window = LUNG_WINDOW, file: str | None =
 
 def _open_path(path: Path, file: str, window: Window) -> Iterator[Frame | Unreadable]:
     try:
-        if path.is_dir():
-            yield from _from_items(folder_items(path, file), file, window)
-        elif path.exists() and not path.is_file():  # opening a pipe would wait for ever
-            yield Unreadable(file, "unsupported", "It is neither a file nor a folder.")
-        else:
-            yield from _open_item(Item(file, lambda: path.open("rb")), window)
-    except (OSError, ValueError) as error:  # a name too long, or with a zero byte
-        yield Unreadable(file, "not-found", f"There is no such file ({brief(error)}).")
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        is_hidden = isinstance(error, PermissionError)
+        yield Unreadable(file, "no-permission" if is_hidden else "not-found", f"It is not there ({brief(error)}).")
+        return
+    if stat.S_ISDIR(mode):
+        yield from _from_items(folder_items(path, file), file, window)
+    elif stat.S_ISREG(mode):
+        yield from _open_item(Item(file, opener(path)), window)
+    else:  # opening a pipe would wait for ever
+        yield Unreadable(file, "unsupported", "It is neither a file nor a folder.")
 
 
 def _open_item(item: Item, window: Window, *, nested: bool = False) -> Iterator[Frame | Unreadable]:
