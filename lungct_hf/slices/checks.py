@@ -21,6 +21,7 @@ _COLOUR = 0.03  # of the picture; a coloured arrow is less
 _FLAT_GRAPHIC = 0.65  # of pixels equal to their neighbour: drawn, not photographed
 _TEXT_BLOCKS = 3  # two letters in a corner, a ring or a cable make one or two
 _BRIGHT_BORDER = 0.4  # less of the border is dark: no air around a body, so paper, an inverted slice or a close crop
+_BLACK = 8  # grey levels that are below the window or nearly so
 _BLANK = 8  # grey levels in the whole picture
 # Greys of soft tissue. In a lung window from -160 +- 820 HU (146) to -550 +- 500 HU (255); in ours 190 to 230.
 _TISSUE, _SURE_TISSUE = 132, 160
@@ -72,6 +73,8 @@ def check_picture(picture: Image.Image, *, is_hu: bool = False, is_ct: bool = Fa
             code = "inverted"
         elif _may_be_page(measured) and is_page(picture):
             code = "burned-in-text"
+    if code == "not-ct" and not is_hu and _has_black_lungs(layout(grey, _BLACK)):
+        code = "wrong-window"
     if is_hu and code == "wrong-window":
         code = "not-ct"  # HU of a patient cannot look like that: the values are something else
     if is_ct and code == "not-ct":
@@ -114,7 +117,11 @@ def _judge(measured: Layout) -> str | None:
     has_lungs = measured.core_fraction >= _CORE
     is_black = has_lungs and measured.core_black >= 0.9  # below the window, as in one for bone or soft tissue
     if measured.tissue < _TISSUE or measured.tightness < _TIGHTNESS or is_black:
-        is_lean = has_lungs and measured.haze <= _HAZE and measured.tightness >= 0.85
+        is_plain = has_lungs and measured.tightness >= 0.85
+        is_even = (
+            measured.core_fraction > 0.005 and measured.tightness >= 0.92 and measured.lung_fraction > _SMALL_LUNG
+        )
+        is_lean = measured.haze <= _HAZE and (is_plain or is_even)
         return "wrong-window" if is_black or is_lean else "not-ct"
     if max(measured.lung, measured.air) > measured.tissue - _CONTRAST:
         return "not-ct"
@@ -131,13 +138,23 @@ def _judge(measured: Layout) -> str | None:
     return None
 
 
+def _has_black_lungs(cut: Layout) -> bool:
+    """Whether a picture, cut just above black, shows lungs of a chest in a window for soft tissue.
+
+    There fat is dark too, so Otsu's threshold joins the lungs to the air outside. Heads in MRI have no such black.
+    """
+    is_chest = 1.15 <= cut.core_aspect <= 2.5 and cut.dark_border >= 0.6
+    return is_chest and cut.core_fraction > 0.025 and cut.core_black >= 0.9 and cut.tissue < 150
+
+
 def _is_inverted(measured: Layout, turned: Layout) -> bool:
     """Whether a picture without air around it is a slice once black and white are swapped.
 
     Levels alone cannot tell, they lie symmetrically; but what is dark and enclosed in an inverted slice is its body,
     and that has bones, which are black then; where the body reaches the border, nothing dark is left to enclose.
     """
-    if turned.core_fraction < _SOME_CORE or turned.dark_border < 0.6:
+    is_all_bright = measured.dark_border < 0.1 and turned.lung_fraction > _SMALL_LUNG
+    if turned.dark_border < 0.6 or not (turned.core_fraction >= _SOME_CORE or is_all_bright):
         return False
     code = _judge(turned)
     shows_body = measured.lung_black > 0.003 or measured.lung_fraction < _SMALL_LUNG

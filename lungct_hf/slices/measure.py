@@ -66,9 +66,9 @@ def small_grey(small: Image.Image) -> np.ndarray:
     return np.ascontiguousarray(grey)
 
 
-def layout(grey: np.ndarray) -> Layout:
-    """Measure a grey picture of at most 254 pixels a side."""
-    dark = grey <= otsu(grey)
+def layout(grey: np.ndarray, threshold: int | None = None) -> Layout:
+    """Measure a grey picture of at most 254 pixels a side; `threshold` is the brightest dark level (Otsu's)."""
+    dark = grey <= (otsu(grey) if threshold is None else threshold)
     border = np.zeros_like(dark)
     border[0] = border[-1] = border[:, 0] = border[:, -1] = True
     outside = flood(_seeds(grey, dark & border, float(dark[border].mean())), dark)
