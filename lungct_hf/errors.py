@@ -29,7 +29,17 @@ class RefusedError(LungCTError):
 
 
 class BadSliceError(LungCTError):
-    """One file is not a readable slice; in a batch it becomes a row with this reason."""
+    """One file is not a readable slice; in a batch it becomes a row with this reason.
+
+    `reason` is one of the codes of `slices.report.SENTENCES`.
+    """
+
+    def __init__(self, message: str, reason: str = "damaged") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[BadSliceError], tuple[str, str]]:
+        return type(self), (str(self), self.reason)  # so that it crosses from a worker process whole
 
 
 def brief(error: BaseException) -> str:

@@ -61,7 +61,9 @@ def test_training_and_space_know_only_the_package() -> None:
         assert "import space" not in text and "from space" not in text
 
 
-@pytest.mark.parametrize("module", ["lungct_hf", "lungct_hf.slices.read", "lungct_hf.slices.phantom", "lungct_hf.hub"])
+@pytest.mark.parametrize(
+    "module", ["lungct_hf", "lungct_hf.slices.source", "lungct_hf.slices.phantom", "lungct_hf.hub"]
+)
 def test_light_modules_load_no_torch(module: str) -> None:
     code = f"import {module}, sys; print([name for name in ('torch', 'transformers', 'timm') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

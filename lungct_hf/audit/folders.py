@@ -9,11 +9,12 @@ from pathlib import Path
 from ..cohort.folder import dataset_of_paths, file_bytes
 from ..cohort.listing import BadFile, Listing, Row, check_groups
 from ..cohort.metadata import read_metadata
-from ..cohort.names import canonical_split, find_group_column, first_few, is_hidden, natural_key
+from ..cohort.names import canonical_split, find_group_column, first_few
 from ..cohort.sources import list_source
-from ..cohort.walk import is_image, printable, subfolders, walk_files
+from ..cohort.walk import is_image, subfolders, walk_files
 from ..errors import LungCTError
 from ..labels import LABELS, canonical_label
+from ..slices.listing import is_hidden, natural_key, printable
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..cohort import BadFile, link_slices
-from ..cohort.names import first_few, natural_key
+from ..cohort.names import first_few
 from ..errors import BadSliceError, LungCTError
+from ..slices.listing import natural_key
 from ..slices.read import read_slice
 from .folders import Source
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import BadSliceError, LungCTError
 from ..labels import LABELS, canonical_label
+from ..slices.listing import is_hidden, natural_key, printable
 from .listing import BadFile, Listing, Row
 from .metadata import Metadata, read_metadata
 from .names import (
@@ -22,10 +23,8 @@ from .names import (
     find_column,
     find_group_column,
     first_few,
-    is_hidden,
-    natural_key,
 )
-from .walk import is_image, printable, subfolders, walk_files
+from .walk import is_image, subfolders, walk_files
 
 if TYPE_CHECKING:
     import datasets

@@ -1,4 +1,4 @@
-"""The names that data sets give to splits and columns, and the one order in which slices are listed."""
+"""The names that data sets give to splits and columns."""
 
 from __future__ import annotations
 
@@ -43,23 +43,11 @@ IMAGE_COLUMNS: tuple[str, ...] = ("image", "img", *FILE_COLUMNS)
 METADATA_NAMES: tuple[str, ...] = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 KNOWN_CLASSES = ", ".join(f'"{name}"' for name in ALIASES)
-_HIDDEN_FILES = {"thumbs.db", "desktop.ini"}
 
 
 def canonical_split(name: str) -> str | None:
     """The split that a folder, file or column means by `name` ("val" is validation), or None."""
     return SPLIT_ALIASES.get(name.strip().lower())
-
-
-def is_hidden(name: str) -> bool:
-    """Whether an operating system left this file behind (.DS_Store, ._x.jpg, Thumbs.db)."""
-    return name.startswith(".") or name.lower() in _HIDDEN_FILES
-
-
-def natural_key(name: str) -> tuple[list[tuple[bool, int, str]], str]:
-    """A sort key in which "case (9)" comes before "case (10)"; ties are broken by the plain text."""
-    parts = re.split(r"([0-9]+)", name.lower())
-    return [(part.isdecimal(), int(part) if i % 2 else 0, part) for i, part in enumerate(parts)], name
 
 
 def find_column(columns: Iterable[str], wanted: Sequence[str]) -> str | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ..slices.listing import is_hidden, natural_key
 from ..slices.read import IMAGE_SUFFIXES
-from .names import is_hidden, natural_key
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -34,8 +34,3 @@ def walk_files(folder: Path, below: str = "", _seen: frozenset[str] = frozenset(
 def is_image(name: str) -> bool:
     """Whether the file name has an image's ending."""
     return name.lower().endswith(IMAGE_SUFFIXES)
-
-
-def printable(path: str) -> str:
-    """`path` with the bytes that are not UTF-8 replaced, so that it can be shown and stored."""
-    return os.fsencode(path).decode("utf-8", "replace")

@@ -1,20 +1,26 @@
-"""Read one slice from an image file (PNG, JPEG, TIFF, WebP, BMP) into an 8-bit RGB picture."""
+"""Read slices from an image file (PNG, JPEG, TIFF, WebP, BMP) into 8-bit RGB pictures."""
 
 from __future__ import annotations
 
 import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..errors import BadSliceError
+from ..errors import BadSliceError, brief
 
 IMAGE_SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 _MAX_PIXELS = 64_000_000  # a CT slice has 0.26 million; more than this is a decompression bomb or a slide scan
+_MAX_PAGES = 5_000  # of one TIFF
 _MIN_SIDE = 16
+_ORIENTATION = 0x0112  # an EXIF tag
+_BLOCK_ROWS = 256  # deep pixels are scaled in blocks, so that a large picture is not held in four bytes a pixel
 
 
 def read_slice(source: str | Path | bytes | BinaryIO) -> Image.Image:
@@ -28,39 +34,101 @@ def read_slice(source: str | Path | bytes | BinaryIO) -> Image.Image:
             file name: the caller knows it.
     """
     if source == b"":
-        raise BadSliceError("it is empty")
+        raise BadSliceError("it is empty", "truncated")
     handle: str | Path | BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else source
+    with _pillow_errors(), quiet(), Image.open(handle, formats=_FORMATS) as image:
+        if min(image.size) < _MIN_SIDE:
+            raise BadSliceError(
+                f"it is too small ({image.width} x {image.height}, at least {_MIN_SIDE} x {_MIN_SIDE} needed)",
+                "too-small",
+            )
+        return to_rgb(image)
+
+
+def read_pages(handle: BinaryIO) -> Iterator[tuple[Image.Image, dict[str, str]]]:
+    """Decode an image file of any size above nothing, page by page (only TIFF files have more than one).
+
+    Yields the page as `read_slice` would give it, and facts: `kind` ("png", ...) and `mode` as stored.
+
+    Raises:
+        BadSliceError: as `read_slice`, except for small pictures.
+    """
+    with _pillow_errors(), _opened(handle) as image:
+        kind = "jpeg" if image.format == "MPO" else str(image.format).lower()
+        yield to_rgb(image), {"kind": kind, "mode": image.mode}
+        if kind != "tiff":
+            return
+        for page in range(1, _MAX_PAGES):
+            try:
+                with quiet():
+                    image.seek(page)
+            except EOFError:
+                return
+            yield to_rgb(image), {"kind": kind, "mode": image.mode}
+        raise BadSliceError(f"it has more pages than {_MAX_PAGES:,}", "too-large")
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any PIL image, decoded, turned upright and brought to 8-bit RGB.
+
+    Raises:
+        BadSliceError: it has too many pixels, or a mode (LAB) that has no plain way to RGB.
+    """
+    if image.width * image.height > _MAX_PIXELS:
+        raise BadSliceError(
+            f"it has too many pixels ({image.width} x {image.height}, limit {_MAX_PIXELS:,})", "too-large"
+        )
+    with quiet():
+        image.load()
+        if image.getexif().get(_ORIENTATION, 1) != 1:
+            image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _scale_deep(image)
     try:
-        with Image.open(handle, formats=_FORMATS) as image:
-            _check_size(image)
-            image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+        return image.convert("RGB")
+    except ValueError as error:
+        raise BadSliceError(f"pixels of mode {image.mode} have no RGB values", "unsupported") from error
+
+
+def _scale_deep(image: Image.Image) -> Image.Image:
+    """16-bit, 32-bit and float grey to 8 bits: by the full range of 16 bits; floats up to 255 are left as they are."""
+    values = np.asarray(image)
+    top = 65535.0 if image.mode != "F" or values.max() > 255 else 255.0
+    grey = np.empty(values.shape, np.uint8)
+    for row in range(0, len(values), _BLOCK_ROWS):
+        block = np.nan_to_num(values[row : row + _BLOCK_ROWS].astype(np.float64), nan=0.0)
+        grey[row : row + _BLOCK_ROWS] = np.clip(np.rint(block * (255.0 / top)), 0, 255)
+    return Image.fromarray(grey)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence Pillow and pydicom, which warn of each value that is not quite by the book."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@quiet()
+def _opened(handle: BinaryIO) -> Image.Image:
+    return Image.open(handle, formats=_FORMATS)
+
+
+@contextmanager
+def _pillow_errors() -> Iterator[None]:
+    try:
+        yield
     except BadSliceError:
         raise
     except FileNotFoundError as error:
-        raise BadSliceError("the file does not exist") from error
+        raise BadSliceError("the file does not exist", "not-found") from error
     except PermissionError as error:
-        raise BadSliceError("the file may not be read (permission denied)") from error
+        raise BadSliceError("the file may not be read (permission denied)", "no-permission") from error
     except Image.DecompressionBombError as error:
-        raise BadSliceError(f"it has too many pixels (limit {_MAX_PIXELS:,})") from error
+        raise BadSliceError(f"it has too many pixels (limit {_MAX_PIXELS:,})", "too-large") from error
     except Image.UnidentifiedImageError as error:
-        raise BadSliceError(f"it is not a readable {', '.join(_FORMATS)} image") from error
+        raise BadSliceError(f"it is not a readable {', '.join(_FORMATS)} image", "not-an-image") from error
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError, IndexError, TypeError, KeyError) as error:
         # Pillow's decoders raise all of these on damaged files.
-        raise BadSliceError(f"it is damaged or cut short ({error})") from error
-
-
-def _check_size(image: Image.Image) -> None:
-    width, height = image.size
-    if width * height > _MAX_PIXELS:
-        raise BadSliceError(f"it has too many pixels ({width} x {height}, limit {_MAX_PIXELS:,})")
-    if min(width, height) < _MIN_SIDE:
-        raise BadSliceError(f"it is too small ({width} x {height}, at least {_MIN_SIDE} x {_MIN_SIDE} needed)")
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if image.mode != "F" or values.max() > 255 else 255.0
-        image = Image.fromarray(np.clip(np.rint(values * (255.0 / top)), 0, 255).astype(np.uint8))
-    return image.convert("RGB")
+        reason = "truncated" if "truncated" in str(error).lower() else "damaged"
+        raise BadSliceError(f"it is damaged or cut short ({brief(error)})", reason) from error

@@ -1,0 +1,147 @@
+"""Slices from folders and zip archives: lazily, in the order of each scan, with limits on what an archive unpacks to.
+
+Nothing is ever unpacked to the disk, so a member's name can lead nowhere; names that try to are refused all the same,
+because rows carry them on.
+"""
+
+from __future__ import annotations
+
+import io
+import lzma
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from ..errors import BadSliceError, brief
+from .frame import Unreadable
+from .listing import is_hidden, is_side_file, natural_key, printable
+from .order import Item, in_scan_order
+
+MAX_MEMBER = 600 * 2**20  # bytes of one unpacked member
+_SMALL_FILE = 2 * 2**20  # bytes
+_MAX_MEMBERS = 500_000
+_MAX_TOTAL = 256 * 2**30  # bytes of all unpacked members
+_MAX_RATIO = 200  # unpacked to packed; slices stay below 20, and blank ones are small
+_FREE_RATIO = 16 * 2**20  # bytes below which the ratio does not matter
+_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError)
+
+
+def folder_items(folder: Path, label: str, _above: frozenset[str] = frozenset()) -> Iterator[Item | Unreadable]:
+    """The files below a folder: each folder's own in scan order, then its subfolders, in natural order.
+
+    Links are followed, but not in circles.
+    """
+    here = os.path.realpath(folder)
+    if here in _above:
+        return
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry for entry in entries if not is_hidden(entry.name)]
+    except OSError as error:
+        yield Unreadable(label, "no-permission", f"The folder cannot be read ({error.strerror}).")
+        return
+    files, folders = [], []
+    for entry in sorted(found, key=lambda entry: natural_key(entry.name)):
+        name = printable(f"{label.rstrip('/')}/{entry.name}")
+        if entry.is_dir():
+            folders.append((Path(entry.path), name))
+        elif entry.is_file():
+            if not is_side_file(entry.name):
+                files.append(Item(name, opener(Path(entry.path)), _disk_head(Path(entry.path))))
+        else:
+            kind = "a link that leads nowhere" if entry.is_symlink() else "neither a file nor a folder"
+            yield Unreadable(name, "not-found" if entry.is_symlink() else "unsupported", f"It is {kind}.")
+    yield from in_scan_order(files)
+    for path, name in folders:
+        yield from folder_items(path, name, _above | {here})
+
+
+def opener(path: Path) -> Callable[[], BinaryIO]:
+    """How a file on the disk is opened: a small one by one read, which decoders are then spared the many of."""
+
+    def open_file() -> BinaryIO:
+        with path.open("rb", buffering=0) as handle:
+            content = handle.read(_SMALL_FILE + 1)
+        return io.BytesIO(content) if len(content) <= _SMALL_FILE else path.open("rb")
+
+    return open_file
+
+
+def _disk_head(path: Path) -> Callable[[], BinaryIO]:
+    return lambda: path.open("rb")
+
+
+def zip_items(handle: BinaryIO, label: str) -> Iterator[Item | Unreadable]:
+    """The members of a zip archive, folder by folder, each in scan order.
+
+    Raises:
+        BadSliceError: the archive is damaged, or it is a bomb.
+    """
+    try:
+        archive = zipfile.ZipFile(handle)
+    except _DAMAGE as error:
+        raise BadSliceError(f"the archive is damaged or cut short ({brief(error)})", "truncated") from error
+    with archive:
+        members = archive.infolist()
+        packed = sum(member.compress_size for member in members)
+        handle.seek(0, io.SEEK_END)
+        if len(members) > _MAX_MEMBERS or sum(member.file_size for member in members) > _MAX_TOTAL:
+            raise BadSliceError(f"the archive has {len(members):,} members or unpacks to too much", "too-large")
+        if packed > handle.tell():
+            raise BadSliceError("members of the archive overlap, as in a decompression bomb", "too-large")
+        folders: dict[str, list[Item]] = {}
+        for member in sorted(members, key=lambda member: natural_key(member.filename)):
+            parts = PurePosixPath(member.filename.replace("\\", "/")).parts
+            if member.is_dir() or any(map(is_hidden, parts)) and ".." not in parts:
+                continue
+            name = printable(f"{label}/{member.filename}")
+            if problem := _problem(member, parts):
+                yield Unreadable(name, *problem)
+            elif not is_side_file(parts[-1]):
+                item = Item(name, _member_opener(archive, member), _head_opener(archive, member))
+                folders.setdefault("/".join(parts[:-1]), []).append(item)
+        for items in folders.values():
+            yield from in_scan_order(items)
+
+
+def _problem(member: zipfile.ZipInfo, parts: tuple[str, ...]) -> tuple[str, str] | None:
+    """Why a member is not opened: reason and sentence."""
+    if not parts or ".." in parts or member.filename.startswith(("/", "\\")) or ":" in parts[0]:
+        return "unsupported", "Its name leads out of the archive, so it is not opened."
+    if stat.S_ISLNK(member.external_attr >> 16):
+        return "unsupported", "It is a link, and links in archives are not followed."
+    if member.flag_bits & 0x1:
+        return "unsupported", "It is encrypted; unpack the archive with its password first."
+    if member.filename.lower().endswith((".zip", ".7z", ".rar", ".tar", ".tgz")):
+        return "unsupported", "It is an archive inside an archive; unpack the outer one first."
+    if member.file_size > MAX_MEMBER:
+        return "too-large", f"It unpacks to {member.file_size / 2**20:,.0f} MB (limit {MAX_MEMBER // 2**20} MB)."
+    if member.file_size > _FREE_RATIO and member.file_size > _MAX_RATIO * max(member.compress_size, 1):
+        return "too-large", f"It unpacks to more than {_MAX_RATIO} times its size, as a decompression bomb does."
+    return None
+
+
+def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> BinaryIO:
+    try:
+        with archive.open(member) as stream:
+            # No more than the member is said to have: the sizes in an archive need not be true.
+            return io.BytesIO(stream.read(min(limit, member.file_size)))
+    except NotImplementedError as error:
+        raise BadSliceError(f"its packing method is not read here ({brief(error)})", "unsupported") from error
+    except RuntimeError as error:
+        raise BadSliceError(f"it cannot be unpacked ({brief(error)})", "unsupported") from error
+    except _DAMAGE as error:
+        raise BadSliceError(f"it cannot be unpacked ({brief(error)})") from error
+
+
+def _member_opener(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Callable[[], BinaryIO]:
+    return lambda: _read(archive, member, MAX_MEMBER)
+
+
+def _head_opener(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Callable[[], BinaryIO]:
+    """Only the beginning of a member, where a DICOM header lies."""
+    return lambda: _read(archive, member, 256 * 1024)

@@ -1,0 +1,35 @@
+"""Make frames: bring pixels to an 8-bit picture, run the input checks, write the report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .checks import check_picture
+from .dicom_header import Header
+from .frame import Frame
+from .report import InputReport, ordered
+from .window import Window
+
+
+def picture_frame(
+    picture: Image.Image, facts: dict[str, Any], file: str, frame: int, *, header: Header | None = None, **place: Any
+) -> Frame:
+    """A frame of an RGB picture that is taken to be in the model's window; `place` is its `series` and `position`."""
+    header = header or Header()
+    is_ct = header.facts.get("modality") == "CT"
+    found = check_picture(picture, is_hu=header.is_hu, is_ct=is_ct and header.is_hu)
+    if is_ct and "no-rescale" in header.warnings and found.codes & {"no-lung", "not-ct", "inverted"}:
+        found.codes = {"wrong-window"}  # without a rescale the values of a CT scanner need not be HU
+    facts = facts | {"width": picture.width, "height": picture.height} | found.facts
+    # What a header says outright explains the picture; its look then adds nothing but noise.
+    codes = header.codes if header.codes & {"not-ct", "not-axial"} else header.codes | found.codes
+    report = InputReport(ordered(codes), tuple(sorted(header.warnings | found.warnings)), facts)
+    return Frame(file, frame, picture, report, **place)
+
+
+def hu_frame(hu: np.ndarray, facts: dict[str, Any], file: str, frame: int, window: Window, **place: Any) -> Frame:
+    """A frame of HU, shape (height, width)."""
+    return picture_frame(Image.fromarray(window.apply(hu)).convert("RGB"), facts, file, frame, **place)

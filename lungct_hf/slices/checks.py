@@ -1,0 +1,168 @@
+"""The input checks: is this picture an axial CT slice of a chest in a lung window? Each rule has a reason code.
+
+The rules use what holds for every scanner: a body of few densities (fat, muscle, blood), bright in a lung window, air
+around it, large dark regions with sharp walls in it. Their false-reject and catch rates are measured by
+benchmarks/input_checks.py and stated in docs/inputs.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from PIL import Image
+
+from .measure import SIDE, Layout, colour_fraction, layout, reduced, small_grey
+from .strokes import is_page, text_blocks
+
+MIN_SIDE = 64  # pixels
+_USUAL_SIDE = 192
+
+_COLOUR = 0.03  # of the picture; a coloured arrow is less
+_FLAT_GRAPHIC = 0.65  # of pixels equal to their neighbour: drawn, not photographed
+_TEXT_BLOCKS = 3  # two letters in a corner, a ring or a cable make one or two
+_BRIGHT_BORDER = 0.4  # less of the border is dark: no air around a body, so paper, an inverted slice or a close crop
+_BLACK = 8  # grey levels that are below the window or nearly so
+_BLANK = 8  # grey levels in the whole picture
+# Greys of soft tissue. In a lung window from -160 +- 820 HU (146) to -550 +- 500 HU (255); in ours 190 to 230.
+_TISSUE, _SURE_TISSUE = 132, 160
+_USUAL_TISSUE = (180, 242)
+_CONTRAST = 60  # grey levels from lung to tissue; 89 and more on CT
+_TIGHTNESS = 0.65  # 0.70 and more on CT, 0.50 to 0.89 on X-rays, 0.42 and more on photographs
+_HAZE = 0.05  # up to 0.039 on CT, also where pneumonia clouds the lungs; 0.053 to 0.146 on X-rays
+_MUCH_HAZE = 0.12
+_LUNG = 0.008  # of the body's area
+_SMALL_LUNG = 0.05
+_LITTLE_LUNG = 0.1
+_ABOVE_AIR = 8  # grey levels (47 HU) by which lung is brighter than the gas in a bowel or a windpipe
+_BONE, _NOT_WHITE = 0.15, 225  # of the tissue, where soft tissue itself is darker; a skull has more, a chest less
+_CORE = 0.04  # of the body's area, deep inside dark regions: certainly lungs
+_SOME_CORE = 0.02
+_CUT_LUNG = 0.25  # of the body's area, dark and brighter than air, at the border of a close crop
+
+
+@dataclass
+class Findings:
+    """Codes and warnings as in an input report, and what was measured."""
+
+    codes: set[str] = field(default_factory=set)
+    warnings: set[str] = field(default_factory=set)
+    facts: dict[str, float] = field(default_factory=dict)
+
+
+def check_picture(picture: Image.Image, *, is_hu: bool = False, is_ct: bool = False) -> Findings:
+    """Check an RGB picture in the model's window.
+
+    `is_hu`: the picture was windowed from HU, so neither colour, text, window nor polarity can be wrong. `is_ct`: a
+    header says that it is CT, so only what is in view is in question.
+    """
+    found = Findings()
+    side = min(picture.size)
+    if side < MIN_SIDE:
+        found.codes.add("too-small")
+        return found
+    if side < _USUAL_SIDE:
+        found.warnings.add("low-resolution")
+    small = reduced(picture, SIDE)
+    if not is_hu and _is_drawn_or_coloured(picture, small, found):
+        return found
+    grey = small_grey(small)
+    measured = layout(grey)
+    code = _judge(measured)
+    if measured.dark_border < _BRIGHT_BORDER and not is_hu:
+        if _is_inverted(measured, layout(255 - grey)):
+            code = "inverted"
+        elif _may_be_page(measured) and is_page(picture):
+            code = "burned-in-text"
+    if code == "not-ct" and not is_hu and _has_black_lungs(layout(grey, _BLACK)):
+        code = "wrong-window"
+    if is_hu and code == "wrong-window":
+        code = "not-ct"  # HU of a patient cannot look like that: the values are something else
+    if is_ct and code == "not-ct":
+        code = "no-lung" if measured.lung_fraction < _SMALL_LUNG else None
+    if code:
+        found.codes.add(code)
+    elif measured.lung_fraction < _LITTLE_LUNG:
+        found.warnings.add("little-lung")
+    if code is None and not (is_hu or _USUAL_TISSUE[0] <= measured.tissue <= _USUAL_TISSUE[1]):
+        found.warnings.add("unusual-window")
+    found.facts |= {
+        "tissue_grey": measured.tissue,
+        "lung_fraction": round(measured.lung_fraction, 4),
+        "haze": round(measured.haze, 4),
+    }
+    return found
+
+
+def _is_drawn_or_coloured(picture: Image.Image, small: Image.Image, found: Findings) -> bool:
+    blocks, flat = text_blocks(picture)
+    if colour_fraction(small) >= _COLOUR:
+        is_drawn = blocks >= _TEXT_BLOCKS or flat >= _FLAT_GRAPHIC
+        found.codes.add("burned-in-text" if is_drawn else "colour-photograph")
+        return True
+    if blocks >= _TEXT_BLOCKS:
+        found.codes.add("burned-in-text")
+        return True
+    if blocks:
+        found.warnings.add("marks")
+    return False
+
+
+def _judge(measured: Layout) -> str | None:
+    """The one code that a picture's layout earns, or None."""
+    if measured.spread < _BLANK:
+        return "no-lung"
+    is_hazy = measured.haze > _HAZE and (measured.ends > 0.1 or measured.tightness < 0.7)
+    if measured.haze > _MUCH_HAZE or is_hazy:
+        return "not-ct"
+    has_lungs = measured.core_fraction >= _CORE
+    is_black = has_lungs and measured.core_black >= 0.9  # below the window, as in one for bone or soft tissue
+    if measured.tissue < _TISSUE or measured.tightness < _TIGHTNESS or is_black:
+        is_plain = has_lungs and measured.tightness >= 0.85
+        is_even = (
+            measured.core_fraction > 0.005 and measured.tightness >= 0.92 and measured.lung_fraction > _SMALL_LUNG
+        )
+        is_lean = measured.haze <= _HAZE and (is_plain or is_even)
+        return "wrong-window" if is_black or is_lean else "not-ct"
+    if max(measured.lung, measured.air) > measured.tissue - _CONTRAST:
+        return "not-ct"
+    if has_lungs and measured.ends > 0.2 and measured.sides < 0.2 and measured.core_aspect < 1.25:
+        return "not-axial"  # the body runs out of the picture above and below only, and the lungs are tall
+    if measured.tissue < _SURE_TISSUE and measured.core_fraction < _SOME_CORE:
+        return "not-ct"  # a head on a black ground is bright and tight as well
+    air = max(measured.air, 40.0) if measured.tissue >= _USUAL_TISSUE[0] else measured.air
+    is_gas = measured.lung < air + _ABOVE_AIR
+    is_head = measured.bone > _BONE and measured.tissue <= _NOT_WHITE and measured.core_fraction < _SOME_CORE
+    is_cut = measured.dark_border < 0.95 and measured.veil > _CUT_LUNG
+    if measured.lung_fraction < _LUNG or (measured.lung_fraction < _SMALL_LUNG and (is_gas or is_head)):
+        return None if is_cut else "no-lung"
+    return None
+
+
+def _has_black_lungs(cut: Layout) -> bool:
+    """Whether a picture, cut just above black, shows lungs of a chest in a window for soft tissue.
+
+    There fat is dark too, so Otsu's threshold joins the lungs to the air outside. Heads in MRI have no such black.
+    """
+    is_chest = 1.15 <= cut.core_aspect <= 2.5 and cut.dark_border >= 0.6
+    return is_chest and cut.core_fraction > 0.025 and cut.core_black >= 0.9 and cut.tissue < 150
+
+
+def _is_inverted(measured: Layout, turned: Layout) -> bool:
+    """Whether a picture without air around it is a slice once black and white are swapped.
+
+    Levels alone cannot tell, they lie symmetrically; but what is dark and enclosed in an inverted slice is its body,
+    and that has bones, which are black then; where the body reaches the border, nothing dark is left to enclose.
+    """
+    is_all_bright = measured.dark_border < 0.1 and turned.lung_fraction > _SMALL_LUNG
+    if turned.dark_border < 0.6 or not (turned.core_fraction >= _SOME_CORE or is_all_bright):
+        return False
+    code = _judge(turned)
+    shows_body = measured.lung_black > 0.003 or measured.lung_fraction < _SMALL_LUNG
+    return code == "wrong-window" or (code is None and shows_body)
+
+
+def _may_be_page(measured: Layout) -> bool:
+    """Whether what is dark could be print: thin everywhere, and not the sliver of lung in a close crop."""
+    is_thin = measured.core_fraction < _SOME_CORE and measured.spread >= _BLANK
+    is_flesh = _USUAL_TISSUE[0] <= measured.tissue <= _USUAL_TISSUE[1] and measured.haze <= _HAZE
+    return is_thin and not (is_flesh and measured.lung_fraction < _LITTLE_LUNG)

@@ -1,0 +1,172 @@
+"""Slices from DICOM: frames in HU, in the model's window and never in the one a viewer left in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from ..errors import BadSliceError, brief
+from .build import hu_frame, picture_frame
+from .dicom_file import check_codestreams, complete, element, integer, read_dataset
+from .dicom_header import Header, choose_polarity, read_header
+from .frame import Frame
+from .read import quiet
+from .series import series_key
+from .window import Window
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+# gdcm last: it is asked only where nothing else decodes a syntax, since damaged streams have crashed it.
+_PLUGINS = ("pydicom", "pylibjpeg", "pillow", "pyjpegls", "gdcm")
+
+
+def dicom_frames(handle: BinaryIO, window: Window, file: str) -> Iterator[Frame]:
+    """Every frame of a DICOM file.
+
+    Raises:
+        BadSliceError: it holds no picture, is damaged or cut short, is too large, or needs a decoder that is missing.
+    """
+    yield from dataset_frames(read_dataset(handle), window, file)
+
+
+def dataset_frames(dataset: Dataset, window: Window, file: str) -> Iterator[Frame]:
+    """Every frame of a data set that was read before; it is changed only where required elements were missing."""
+    if not any(element(dataset, keyword) for keyword in _PIXELS):
+        name = _understood(_class_name, dataset)
+        raise BadSliceError(f"it is a DICOM file without a picture{f' ({name})' if name else ''}", "not-an-image")
+    if not hasattr(dataset, "file_meta"):
+        from pydicom.dataset import FileMetaDataset
+
+        dataset.file_meta = FileMetaDataset()
+    facts: dict[str, Any] = {"kind": "dicom"}
+    if assumed := _understood(complete, dataset):
+        facts["assumed"] = assumed
+    facts["transfer_syntax"] = element(dataset.file_meta, "TransferSyntaxUID").name
+    key, count = series_key(element(dataset, "SeriesInstanceUID")), integer(dataset, "NumberOfFrames") or 1
+    if count > 1:
+        facts["frames"] = count
+    for number, stored in enumerate(_decode(dataset)):
+        header = _understood(read_header, dataset, number)
+        position = header.position if header.position is not None else (float(number) if count > 1 else None)
+        place: dict[str, Any] = {"series": key, "position": position, "header": header}
+        if stored.ndim == 3:
+            header.codes.add("not-ct")  # three colours a pixel are no HU
+            yield picture_frame(Image.fromarray(_to_8_bit(stored)), facts | header.facts, file, number, **place)
+        else:
+            hu = _understood(_to_hu, dataset, stored, header, window)
+            yield hu_frame(hu, facts | header.facts, file, number, window, **place)
+
+
+def _understood(step: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a step that reads elements of the header: what pydicom cannot make sense of there is damage."""
+    try:
+        with quiet():
+            return step(*arguments)
+    except BadSliceError:
+        raise
+    except Exception as error:
+        raise BadSliceError(f"its DICOM header is damaged ({brief(error)})") from error
+
+
+def _decode(dataset: Dataset) -> Iterator[np.ndarray]:
+    """Stored values frame by frame: (rows, columns), or (rows, columns, 3) as RGB."""
+    from pydicom.pixels.common import PhotometricInterpretation as Photometric
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.pixels.processing import apply_color_lut
+    from pydicom.pixels.utils import as_pixel_options
+
+    syntax = dataset.file_meta.TransferSyntaxUID
+    try:
+        with quiet():
+            decoder = get_decoder(syntax)
+    except NotImplementedError as error:
+        raise BadSliceError(f"pixels of the transfer syntax {syntax.name} are not read here", "unsupported") from error
+    plugin = ""
+    if decoder.is_encapsulated:
+        if not decoder.is_available:
+            raise BadSliceError(
+                f"its pixels are compressed as {syntax.name} and no decoder for that is installed; "
+                "pip install 'lungct-hf[dicom]' brings one",
+                "unsupported",
+            )
+        plugin = next((name for name in _PLUGINS if name in decoder.available_plugins), "")
+    done = 0
+    try:
+        is_palette = dataset.PhotometricInterpretation == Photometric.PALETTE_COLOR
+        if decoder.is_encapsulated:
+            check_codestreams(dataset)
+        frames = decoder.iter_array(
+            dataset, raw=dataset.SamplesPerPixel == 1, decoding_plugin=plugin, **as_pixel_options(dataset)
+        )
+        while True:
+            with quiet():
+                item = next(frames, None)
+            if item is None or done == dataset.NumberOfFrames:
+                break
+            array = item[0]
+            yield apply_color_lut(array, dataset) if is_palette else array
+            done += 1
+    except BadSliceError:
+        raise
+    except Exception as error:  # decoders meet damaged streams in as many ways as there are decoders
+        short = isinstance(error, EOFError) or any(
+            word in str(error).lower()
+            for word in ("less than expected", "truncated", "end of", "not enough", "no more")
+        )
+        where = f" from frame {done} on" if done else ""
+        text = "its pixel data is cut short" if short else "its pixel data cannot be decoded"
+        raise BadSliceError(f"{text}{where} ({brief(error)})", "truncated" if short else "damaged") from error
+    if done < int(dataset.NumberOfFrames):
+        raise BadSliceError(f"it says it has {dataset.NumberOfFrames} frames, but holds {done}", "truncated")
+
+
+def _to_hu(dataset: Dataset, stored: np.ndarray, header: Header, window: Window) -> np.ndarray:
+    hu = _rescale(dataset, stored, header)
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        header.warnings.add("photometric")
+        bits, is_signed = int(dataset.BitsStored), bool(dataset.PixelRepresentation)
+        turned = (-1 if is_signed else 2**bits - 1) - stored.astype(np.int32 if bits <= 16 else np.float64)
+        hu = choose_polarity(hu, _rescale(dataset, turned, header))
+    padding, limit = integer(dataset, "PixelPaddingValue"), integer(dataset, "PixelPaddingRangeLimit")
+    if padding is not None:
+        low, high = sorted(_signed(dataset, value) for value in (padding, padding if limit is None else limit))
+        # Padding that is darker than air stays as it is; padding at a bright value would be taken for bone.
+        outside = (stored >= low) & (stored <= high) & (hu > -1000.0)
+        hu[outside] = min(window.center - window.width / 2, -1000.0)
+    return hu
+
+
+def _signed(dataset: Dataset, padding: int) -> int:
+    """Padding as a stored value: some writers put it in an unsigned element beside signed pixels."""
+    bits = int(dataset.BitsAllocated)
+    return padding - 2**bits if dataset.PixelRepresentation == 1 and padding >= 2 ** (bits - 1) else padding
+
+
+def _rescale(dataset: Dataset, stored: np.ndarray, header: Header) -> np.ndarray:
+    if "ModalityLUTSequence" in dataset:
+        from pydicom.pixels.processing import apply_modality_lut
+
+        return np.asarray(apply_modality_lut(stored, dataset), dtype=np.float32)
+    hu = stored.astype(np.float32)
+    hu *= np.float32(header.slope)
+    hu += np.float32(header.intercept)
+    return hu
+
+
+def _to_8_bit(colours: np.ndarray) -> np.ndarray:
+    if colours.dtype == np.uint8:
+        return np.ascontiguousarray(colours)
+    top = float(np.iinfo(colours.dtype).max) if colours.dtype.kind in "iu" else max(float(colours.max()), 1.0)
+    return np.clip(colours * (255.0 / top), 0, 255).astype(np.uint8)
+
+
+def _class_name(dataset: Dataset) -> str:
+    if "DirectoryRecordSequence" in dataset:
+        return "the index of a disc: open the folder it lies in"
+    uid = element(dataset, "SOPClassUID") or getattr(dataset, "file_meta", {}).get("MediaStorageSOPClassUID")
+    return "" if uid is None or not str(uid).startswith("1.2.840.10008.") else uid.name

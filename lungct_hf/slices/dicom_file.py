@@ -1,0 +1,210 @@
+"""From DICOM bytes to a data set that is safe to decode: only the needed tags, with limits on what unpacks."""
+
+from __future__ import annotations
+
+import io
+import warnings
+import zlib
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from ..errors import BadSliceError, brief
+from .read import quiet
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+MAX_FRAME_PIXELS = 32_000_000  # of one frame: a CT slice has 0.26 million, a mammogram about 20 million
+_MAX_PIXELS = 2**31  # of all frames of one file
+_MAX_INFLATED = 600 * 2**20  # bytes
+_MAX_META = 65_536  # bytes
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+
+# What is read from a file. Everything else, and with it all that names a person, is passed over by the parser.
+_TAGS = [
+    "ImageType",
+    "SOPClassUID",
+    "Modality",
+    "BodyPartExamined",
+    "SliceThickness",
+    "FrameOfReferenceUID",
+    "SeriesInstanceUID",
+    "InstanceNumber",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "BurnedInAnnotation",
+    "DirectoryRecordSequence",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+    "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths",
+    "PixelData",
+    "FloatPixelData",
+    "DoubleFloatPixelData",
+]
+_PIXEL_TAGS = [
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "PlanarConfiguration",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "RescaleIntercept",
+    "RescaleSlope",
+    "ModalityLUTSequence",
+    "RedPaletteColorLookupTableDescriptor",
+    "GreenPaletteColorLookupTableDescriptor",
+    "BluePaletteColorLookupTableDescriptor",
+    "RedPaletteColorLookupTableData",
+    "GreenPaletteColorLookupTableData",
+    "BluePaletteColorLookupTableData",
+]
+
+
+def element(dataset: Dataset, keyword: str) -> Any:
+    """The value of an element, or None where there is none or it cannot be understood."""
+    try:
+        with quiet():
+            return dataset.get(keyword)
+    except Exception:  # values are parsed on access, and a damaged one fails in as many ways as there are types
+        return None
+
+
+def read_dataset(handle: BinaryIO, *, pixels: bool = True) -> Dataset:
+    """Parse a DICOM file, with or without its Part-10 preamble; `pixels=False` stops before the pixel data.
+
+    Raises:
+        BadSliceError: it is no DICOM, is damaged or cut short, or unpacks to more than it may.
+    """
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        with warnings.catch_warnings(record=True) as noticed:
+            warnings.simplefilter("always")
+            dataset = dcmread(
+                _inflate(handle), force=True, stop_before_pixels=not pixels, specific_tags=[*_TAGS, *_PIXEL_TAGS]
+            )
+        # Compressed pixel data without an end is dropped with this warning, as if there had been none.
+        if any("End of file reached" in str(warning.message) for warning in noticed):
+            raise BadSliceError("its pixel data is cut short", "truncated")
+    except BadSliceError:
+        raise
+    except EOFError as error:
+        raise BadSliceError("it ends in the middle of a data element", "truncated") from error
+    except InvalidDicomError as error:
+        raise BadSliceError("it is no DICOM file", "not-an-image") from error
+    except (
+        Exception
+    ) as error:  # the parser meets damaged bytes in many ways: struct.error, KeyError, RecursionError ...
+        raise BadSliceError(f"its DICOM header is damaged ({brief(error)})") from error
+    if not len(dataset) and not getattr(dataset, "file_meta", None):
+        raise BadSliceError("it is no DICOM file", "not-an-image")
+    return dataset
+
+
+def complete(dataset: Dataset) -> list[str]:
+    """Fill in what a file left out and the standard leaves little choice about; returns the names of those elements.
+
+    Raises:
+        BadSliceError: the size of the picture is not there, is no number, or is more than a slice can have.
+    """
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    assumed = []
+    rows, columns = integer(dataset, "Rows"), integer(dataset, "Columns")
+    if not rows or not columns or rows < 0 or columns < 0:
+        raise BadSliceError("it does not say how many rows and columns its picture has")
+    frames = integer(dataset, "NumberOfFrames") or 1
+    if frames < 0:
+        raise BadSliceError(f"it says that it has {frames} frames")
+    if rows * columns > MAX_FRAME_PIXELS or rows * columns * frames > _MAX_PIXELS:
+        raise BadSliceError(f"it has too many pixels ({columns} x {rows}, {frames} frames)", "too-large")
+    if integer(dataset, "BitsAllocated") not in (1, 8, 16, 32, 64):
+        raise BadSliceError("it does not say how many bits a pixel has")
+    samples = integer(dataset, "SamplesPerPixel") or 1
+    defaults = {
+        "NumberOfFrames": frames,
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2" if samples == 1 else "RGB",
+        "BitsStored": integer(dataset, "BitsAllocated"),
+        "PixelRepresentation": 0,
+    } | ({"PlanarConfiguration": 0} if samples > 1 else {})
+    for keyword, value in defaults.items():
+        if element(dataset, keyword) in (None, ""):
+            setattr(dataset, keyword, value)
+            if keyword != "NumberOfFrames":  # nobody states that it is one
+                assumed.append(keyword)
+    meta = dataset.file_meta
+    if not meta.get("TransferSyntaxUID"):
+        implicit, little = dataset.original_encoding
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+        assumed.append("TransferSyntaxUID")
+    return assumed
+
+
+def integer(dataset: Dataset, keyword: str) -> int | None:
+    """A whole number of the data set, or None where there is none or it is no number."""
+    try:
+        return int(element(dataset, keyword))
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def check_codestreams(dataset: Dataset) -> None:
+    """Refuse compressed frames whose own header claims a far larger picture than the data set does.
+
+    Raises:
+        BadSliceError: a decoder would be made to unpack more than `MAX_FRAME_PIXELS`.
+    """
+    from pydicom.encaps import generate_fragments
+
+    for fragment in generate_fragments(dataset.PixelData):
+        if (size := codestream_size(fragment)) and size[0] * size[1] > MAX_FRAME_PIXELS:
+            stated = f"{dataset.Columns} x {dataset.Rows}"
+            raise BadSliceError(f"a compressed frame claims {size[0]} x {size[1]} pixels where {stated} are stated")
+
+
+def codestream_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height as a JPEG or JPEG-LS (ISO 10918-1, 14495-1: SOF) or JPEG 2000 (15444-1: SIZ) stream says."""
+    at = data[:256].find(b"\xff\x4f\xff\x51")
+    if at >= 0:
+        numbers = [int.from_bytes(data[at + 8 + 4 * i : at + 12 + 4 * i], "big") for i in range(4)]
+        return max(numbers[0] - numbers[2], 0), max(numbers[1] - numbers[3], 0)
+    at = 2 if data[:2] == b"\xff\xd8" else len(data)
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
+            return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
+
+
+def _inflate(handle: BinaryIO) -> BinaryIO:
+    """The file, or for the deflated transfer syntax one whose unpacked size is known to be bearable."""
+    head = handle.read(144)
+    handle.seek(0)
+    # The file meta information begins with its own length in bytes (PS3.10 section 7.1).
+    if head[128:138] != b"DICM\x02\0\0\0UL" or (length := int.from_bytes(head[140:144], "little")) > _MAX_META:
+        return handle
+    meta = handle.read(144 + length)
+    if _DEFLATED not in meta:
+        handle.seek(0)
+        return handle
+    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        body = unpacker.decompress(handle.read(), _MAX_INFLATED)
+    except zlib.error as error:
+        raise BadSliceError(f"its deflated part is damaged ({brief(error)})") from error
+    if unpacker.unconsumed_tail:
+        raise BadSliceError(f"it unpacks to more than {_MAX_INFLATED // 2**20} MB", "too-large")
+    if not unpacker.eof:
+        raise BadSliceError("its deflated part ends too early", "truncated")
+    # What was deflated is Explicit VR Little Endian (PS3.5 section A.5); a UID may be padded with zero bytes.
+    return io.BytesIO(meta.replace(_DEFLATED, _DEFLATED[:-3] + b"\0\0\0") + body)

@@ -1,0 +1,35 @@
+"""What readers hand on: a slice in the model's window with its report, or the reason why there is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from PIL import Image
+
+from .report import InputReport
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One slice, ready for the model's preprocessing.
+
+    `file` is what its row is called (a path, `archive.zip/inner/name.dcm`, `<bytes>`, ...), `frame` its 0-based number
+    in that file. `image` is 8-bit RGB in the model's window. `series` groups the slices of one scan under a key that
+    cannot be traced to a patient; `position` is mm along the slice normal, upwards, or the order in the file.
+    """
+
+    file: str
+    frame: int
+    image: Image.Image
+    report: InputReport
+    series: str | None = None
+    position: float | None = None
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A file that gives no slice: `reason` is a code of `report.SENTENCES`, `detail` one sentence about this file."""
+
+    file: str
+    reason: str
+    detail: str

@@ -1,0 +1,90 @@
+"""What was found out about one input: reason codes, each with the sentence a person reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+# Why a slice that could be read is refused, most telling first: a report lists its codes in this order.
+CODES: tuple[str, ...] = (
+    "too-small",
+    "colour-photograph",
+    "burned-in-text",
+    "not-ct",
+    "not-axial",
+    "inverted",
+    "wrong-window",
+    "no-lung",
+)
+
+# Why there is no slice at all.
+UNREADABLE: tuple[str, ...] = (
+    "not-an-image",
+    "truncated",
+    "damaged",
+    "too-large",
+    "unsupported",
+    "not-found",
+    "no-permission",
+)
+
+SENTENCES: dict[str, str] = {
+    "too-small": "The picture is too small to show a lung slice.",
+    "colour-photograph": "The picture is in colour; a CT slice is grey.",
+    "burned-in-text": "The picture is a document or a screenshot, or has text burned into it.",
+    "not-ct": "This does not look like a CT slice, or the file says that it is none.",
+    "not-axial": "This is not an axial slice; only slices across the body, seen from the feet, are read.",
+    "inverted": "Black and white are swapped: air must be dark and the body bright.",
+    "wrong-window": "The grey levels are not those of a lung window; export it with centre -485, width 1500 HU.",
+    "no-lung": "No lung is in view.",
+    "not-an-image": "The file holds no picture.",
+    "truncated": "The file is cut short; copy it again.",
+    "damaged": "The file is damaged; copy it again.",
+    "too-large": "The file is larger than a CT slice or series can be, so it is not opened.",
+    "unsupported": "The file is of a kind that is not read here.",
+    "not-found": "The file does not exist.",
+    "no-permission": "The file may not be read.",
+}
+
+WARNINGS: dict[str, str] = {
+    "little-lung": "Only a small part of the lungs is in view.",
+    "unusual-window": "The grey levels differ from the window the model was trained with.",
+    "low-resolution": "The picture has fewer pixels than a CT slice usually has.",
+    "no-rescale": "The file has no rescale slope and intercept; its values were taken as HU.",
+    "modality-unknown": "The file does not say that it is CT.",
+    "body-part": "The file names another body part than the chest.",
+    "unusual-orientation": "The slice was not stored with the front of the body up and its right side at the left.",
+    "orientation-unknown": "The file does not say how the slice lies in the body.",
+    "derived": "The file says that the picture was computed from others.",
+    "marks": "There may be a letter or a mark in the picture.",
+    "photometric": "The file says MONOCHROME1; its polarity was decided by its values.",
+}
+
+
+@dataclass(frozen=True)
+class InputReport:
+    """What was found out about one slice.
+
+    `codes` are reasons to refuse (of `CODES`, most telling first; empty = fine), `warnings` what was noticed and not
+    refused (of `WARNINGS`). `facts` is JSON-able: `kind` ("png", "dicom", ...), `width`, `height`, and what the rules
+    measured; never anything about a patient.
+    """
+
+    codes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def reason(self) -> str | None:
+        """The most telling code, or None."""
+        return self.codes[0] if self.codes else None
+
+    @property
+    def sentence(self) -> str | None:
+        """The reason in plain words, or None."""
+        return SENTENCES[self.codes[0]] if self.codes else None
+
+
+def ordered(codes: set[str]) -> tuple[str, ...]:
+    """`codes` in the order of `CODES`."""
+    return tuple(code for code in CODES if code in codes)

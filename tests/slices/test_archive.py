@@ -1,0 +1,193 @@
+"""Folders and archives: every slice once, in scan order, and nothing that leads, links or blows up."""
+
+import io
+import os
+import stat
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_slices import ct_dataset, dicom_bytes, phantom_hu
+from PIL import Image
+
+from lungct_hf.slices.source import Frame, Unreadable, open_slices
+from lungct_hf.slices.window import LUNG_WINDOW
+
+HU = phantom_hu(size=64)
+
+
+def png() -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(LUNG_WINDOW.apply(HU)).save(out, "PNG")
+    return out.getvalue()
+
+
+def slice_at(z: float, *, uid: str = "1.2.3", number: int | None = None, place: bool = True) -> bytes:
+    dataset = ct_dataset(HU, SeriesInstanceUID=uid, InstanceNumber=number, ImagePositionPatient=[0, 0, z])
+    if not place:
+        del dataset.ImagePositionPatient
+    return dicom_bytes(dataset)
+
+
+def zipped(members: dict[str, bytes], packing: int = zipfile.ZIP_DEFLATED) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", packing) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
+def write(folder: Path, members: dict[str, bytes]) -> Path:
+    for name, data in members.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder
+
+
+SCAN = {
+    "study/a/img2.dcm": slice_at(10.0, uid="1.1"),
+    "study/a/img10.dcm": slice_at(-5.0, uid="1.1"),
+    "study/a/img1.dcm": slice_at(2.5, uid="1.1"),
+    "study/b/x1": slice_at(0, uid="2.2", number=9, place=False),
+    "study/b/x2": slice_at(0, uid="2.2", number=3, place=False),
+    "study/c/10.png": png(),
+    "study/c/9.png": png(),
+    "study/notes.txt": b"hello",
+    "study/DICOMDIR": b"whatever",
+    "study/.hidden.png": png(),
+    "__MACOSX/study/._img1.dcm": b"\0" * 90,
+    "study/c/Thumbs.db": b"x",
+}
+ORDER = ["a/img10.dcm", "a/img1.dcm", "a/img2.dcm", "b/x2", "b/x1", "c/9.png", "c/10.png"]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_each_slice_once_in_scan_order(tmp_path: Path, packed: bool) -> None:
+    if packed:
+        source = tmp_path / "study.zip"
+        source.write_bytes(zipped(SCAN))
+    else:
+        source = write(tmp_path / "scan", SCAN)
+    rows = list(open_slices(source))
+    assert all(isinstance(row, Frame) for row in rows)
+    assert [row.file for row in rows] == [f"{source}/study/{name}" for name in ORDER]
+    series = [row.series for row in rows if isinstance(row, Frame)]
+    assert len(set(series[:3])) == 1 and len(set(series)) == 3 and series[-1] is None
+    assert [row.position for row in rows if isinstance(row, Frame)][:3] == [-5.0, 2.5, 10.0]
+
+
+def test_a_bad_file_is_a_row_and_the_rest_goes_on(tmp_path: Path) -> None:
+    folder = write(tmp_path, {"1.png": png(), "2.png": png()[:300], "3.dcm": b"junk", "4.png": b"", "5.png": png()})
+    rows = {Path(row.file).name: row for row in open_slices(folder)}
+    assert len(rows) == 5 and isinstance(rows["1.png"], Frame) and isinstance(rows["5.png"], Frame)
+    for name, expected in (("2.png", "truncated"), ("3.dcm", "not-an-image"), ("4.png", "truncated")):
+        row = rows[name]
+        assert isinstance(row, Unreadable) and row.reason == expected, row
+
+
+def test_nothing_in_it_is_said(tmp_path: Path) -> None:
+    for source in (tmp_path, zipped({"notes.txt": b"x"})):
+        (row,) = open_slices(source)
+        assert isinstance(row, Unreadable) and row.reason == "not-an-image"
+
+
+def test_links_and_pipes_in_folders(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", {"a/1.png": png()})
+    (folder / "a" / "up").symlink_to(folder)  # a circle
+    (folder / "a" / "gone.png").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(folder / "pipe")
+    rows = {Path(row.file).name: row for row in open_slices(folder)}
+    assert set(rows) == {"1.png", "gone.png", "pipe"}
+    assert isinstance(rows["1.png"], Frame)
+
+
+def test_members_that_lead_out_or_link_are_refused(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("link.png")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name in ("../../evil.png", "/abs.png", "a/../../b.png", "C:\\windows\\x.png", "ok/1.png"):
+            archive.writestr(name, png())
+        archive.writestr(link, "/etc/passwd")
+        archive.writestr("inner.zip", zipped({"1.png": png()}))
+        archive.writestr("inner", zipped({"1.png": png()}))
+    rows = list(open_slices(out.getvalue(), file="x.zip"))
+    assert [row.file for row in rows if isinstance(row, Frame)] == ["x.zip/ok/1.png"]
+    refused = [row for row in rows if isinstance(row, Unreadable)]
+    assert len(refused) == 7 and {row.reason for row in refused} == {"unsupported"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_encrypted_members_are_named() -> None:
+    data = bytearray(zipped({"1.png": png(), "2.png": png()}))
+    at = data.rfind(b"PK\x01\x02")  # the second member's entry in the directory
+    data[at + 8] |= 1
+    rows = list(open_slices(bytes(data)))
+    assert isinstance(rows[1], Frame) or isinstance(rows[0], Frame)
+    (bad,) = (row for row in rows if isinstance(row, Unreadable))
+    assert bad.reason == "unsupported" and "encrypted" in bad.detail
+
+
+def test_bombs_are_refused_by_their_directory() -> None:
+    (row,) = open_slices(zipped({"bomb.png": b"\0" * 40 * 2**20}))
+    assert isinstance(row, Unreadable) and row.reason == "too-large"
+
+
+def test_overlapping_members_are_a_bomb() -> None:
+    data = zipped({"1.png": png()}, zipfile.ZIP_STORED)
+    start, end = data.find(b"PK\x01\x02"), data.find(b"PK\x05\x06")
+    entry, tail = data[start:end], bytearray(data[end:])
+    tail[8:12] = (50).to_bytes(2, "little") * 2
+    tail[12:16] = (50 * len(entry)).to_bytes(4, "little")
+    (row,) = open_slices(data[:start] + entry * 50 + bytes(tail))
+    assert isinstance(row, Unreadable) and row.reason == "too-large"
+
+
+def test_a_member_may_lie_about_its_size() -> None:
+    data = bytearray(zipped({"1.png": png() * 3}))
+    at = data.rfind(b"PK\x01\x02")
+    data[at + 24 : at + 28] = (50).to_bytes(4, "little")
+    (row,) = open_slices(bytes(data))
+    assert isinstance(row, Unreadable)
+
+
+def test_a_cut_or_damaged_archive_is_one_or_more_rows() -> None:
+    whole = zipped(SCAN)
+    for end in range(4, len(whole), len(whole) // 12):
+        (row,) = open_slices(whole[:end])
+        assert isinstance(row, Unreadable)
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        damaged = bytearray(whole)
+        for at in rng.integers(0, len(whole), 20):
+            damaged[at] = rng.integers(256)
+        assert list(open_slices(bytes(damaged)))
+
+
+def test_a_folder_is_read_one_slice_at_a_time(tmp_path: Path) -> None:
+    folder = write(tmp_path, {f"{number}.png": png() for number in range(5)})
+    rows = open_slices(folder)
+    next(rows)
+    (folder / "4.png").unlink()
+    assert [type(row) for row in rows] == [Frame, Frame, Frame, Unreadable]
+
+
+def test_a_big_archive_needs_little_memory(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    stack = dicom_bytes(ct_dataset(rng.integers(-1000, 400, (40, 512, 512)).astype(np.int16)))
+    path = tmp_path / "big.zip"
+    path.write_bytes(zipped({f"{number}.dcm": stack for number in range(12)}, zipfile.ZIP_STORED))  # 250 MB
+    code = (
+        "import resource, sys\n"
+        "from lungct_hf.slices.source import open_slices\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "count = sum(1 for row in open_slices(sys.argv[1]))\n"
+        "print(count, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    count, grown = map(int, done.stdout.split())
+    assert count == 480 and grown < 180, done.stderr
