@@ -146,7 +146,9 @@ def refit(options: Options, stop: StopRequest, slices: Slices, split: Split, *, 
     both = replace(split, split=np.where(split.split == "validation", "train", split.split))
     history = CsvTracker(run / "logs" / "metrics.csv")
     again = replace(options, run=run)
-    return learn(again, stop, make_accelerator(again, history), history, slices, both, epochs=epochs)
+    accelerator = make_accelerator(again, history)
+    # The statistics of the first network serve again, and so does what its frozen stages gave.
+    return learn(again, stop, accelerator, history, slices, both, epochs=epochs, norm_rows=split.indices("train"))
 
 
 def cross_validate(options: Options, stop: StopRequest) -> int:
@@ -198,10 +200,12 @@ def learn(
     slices: Slices,
     split: Split,
     epochs: int | None = None,
+    norm_rows: np.ndarray | None = None,
 ) -> Learned | None:
     """Train, from a checkpoint where there is one; None when it was asked to stop.
 
-    Without a validation fold the last of `epochs` is taken, on the schedule of the whole recipe.
+    Without a validation fold the last of `epochs` is taken, on the schedule of the whole recipe. `norm_rows` are the
+    slices that `adapt_norm` measures, by default those trained on.
     """
     say, recipe, is_main = accelerator.print, options.recipe, accelerator.is_main_process
     cohort = slices.cohort
@@ -216,7 +220,7 @@ def learn(
         init = load_init(options.init, say=say)
         init.apply(network)
         if recipe.adapt_norm:
-            adapt_norm(network, slices, train, options.seed)
+            adapt_norm(network, slices, train if norm_rows is None else norm_rows, options.seed)
         init_record = init.record()
     batches = training_batches(slices, train, options, accelerator)
     learner = Learner(

@@ -258,6 +258,6 @@ def _report(rows: list[dict[str, object]], facts: dict[str, Any]) -> Report:
     with tempfile.TemporaryDirectory(prefix="lungct-pool-") as scratch:
         path = Path(scratch) / "predictions.parquet"
         write_predictions(path, rows)
-        # Each fold decided by thresholds of its own, which are in the rows; only the target they were chosen for is not.
+        # Each fold decided by thresholds of its own, which are in the rows; only their common target is not.
         target = Calibration(abstain=AbstainRule(min_confidence=0.0, target_error=TARGET_ERROR))
         return evaluate_predictions(path, split=facts, calibration=target)
