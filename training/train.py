@@ -52,7 +52,7 @@ with exit_on_error():  # whatever a user can act on is one sentence, not a trace
     from lungct_hf.fit.tracking import CsvTracker
     from lungct_hf.hub import push_folder, require_write_token
     from lungct_hf.labels import LABELS
-    from lungct_hf.model.contract import Contract
+    from lungct_hf.contract import Contract
 
 
 class Learned(NamedTuple):

@@ -25,6 +25,7 @@ from rich.table import Table
 from torch import nn
 
 from ..cohort import Cohort, Split, make_split
+from ..contract import Contract
 from ..errors import LungCTError, UsageError
 from ..evaluation import Report, evaluate_predictions, nearest_neighbour, read_predictions, ring, tables
 from ..evaluation.plots import write_plots
@@ -32,7 +33,6 @@ from ..evaluation.predictions import OPTIONAL, SCHEMA, write_predictions
 from ..files import folder_in_one_step, write_json
 from ..labels import LABELS
 from ..model import LungCTClassifier
-from ..model.contract import Contract
 from .model_repo import split_record
 from .options import Options
 

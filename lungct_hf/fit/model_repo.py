@@ -15,10 +15,10 @@ from torch import nn
 
 from .. import __version__
 from ..cohort import Cohort, Split
+from ..contract import Contract
 from ..decision import Calibration
 from ..files import folder_in_one_step
 from ..model import LungCTClassifier
-from ..model.contract import Contract
 from .evidence import Answers, fold_into, write_evidence
 
 _PACKAGES = ("torch", "torchvision", "timm", "transformers", "accelerate", "datasets", "huggingface_hub")

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
+from ..contract import Contract
 from ..decision import Calibration, Decision, decide
 from ..errors import LungCTError, UsageError
 from ..files import write_atomic, write_json
@@ -22,7 +23,6 @@ from ..hub import PushResult, fetch_model, push_folder, write_card, write_eval_r
 from ..labels import LABELS
 from ..slices.preprocess import Preprocessing
 from ..slices.read import read_slice
-from .contract import Contract
 from .network import ARCHITECTURE, build_network, load_strictly, logits_and_features
 
 WEIGHTS = "model.safetensors"

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..decision import Calibration
-from ..errors import LungCTError
-from ..labels import LABELS
-from ..slices.preprocess import Preprocessing
-from ..slices.window import LUNG_WINDOW, Window
+from .decision import Calibration
+from .errors import LungCTError
+from .labels import LABELS
+from .slices.preprocess import Preprocessing
+from .slices.window import LUNG_WINDOW, Window
 
 SCHEMA_VERSION = 1
 
