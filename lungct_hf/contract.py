@@ -15,6 +15,8 @@ from .slices.preprocess import Preprocessing
 from .slices.window import LUNG_WINDOW, Window
 
 SCHEMA_VERSION = 1
+ONNX_FILE = "onnx/model.onnx"
+ONNX_INPUT, ONNX_OUTPUTS = "pixel_values", ("logits", "cam", "features")
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,12 @@ ALLOWED: dict[str, set[str]] = {
     "contract": {"slices"},
     "cohort": {"slices"},
     "model": {"slices", "hub", "contract"},
-    "evaluation": {"slices", "contract", "cohort", "model"},
-    "fit": {"slices", "hub", "contract", "cohort", "model", "evaluation"},
+    "runtime": {"slices", "hub", "contract", "model"},  # model, and with it torch, only when a caller asks for torch
+    "evaluation": {"slices", "contract", "cohort", "model", "runtime"},
+    "fit": {"slices", "hub", "contract", "cohort", "model", "runtime", "evaluation"},
     "audit": {"slices", "cohort", "evaluation"},
-    "commands": {"slices", "hub", "contract", "cohort", "model", "evaluation", "fit", "audit"},
-    "cli": {"slices", "hub", "contract", "cohort", "model", "evaluation", "fit", "audit", "commands"},
+    "commands": {"slices", "hub", "contract", "runtime", "cohort", "model", "evaluation", "fit", "audit"},
+    "cli": {"slices", "hub", "contract", "runtime", "cohort", "model", "evaluation", "fit", "audit", "commands"},
 }
 
 
@@ -63,7 +64,8 @@ def test_training_and_space_know_only_the_package() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["lungct_hf", "lungct_hf.slices.source", "lungct_hf.slices.phantom", "lungct_hf.hub"]
+    "module",
+    ["lungct_hf", "lungct_hf.slices.source", "lungct_hf.slices.phantom", "lungct_hf.hub", "lungct_hf.runtime"],
 )
 def test_light_modules_load_no_torch(module: str) -> None:
     code = f"import {module}, sys; print([name for name in ('torch', 'transformers', 'timm') if name in sys.modules])"

@@ -22,14 +22,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..contract import ONNX_FILE, ONNX_INPUT, ONNX_OUTPUTS
 from ..errors import LungCTError, UsageError, brief, require
 from ..files import write_atomic
 from ..slices.preprocess import Preprocessing
 from .network import logits_cam_features
 
-ONNX_FILE = "onnx/model.onnx"
 OPSET = 17
-OUTPUTS = ("logits", "cam", "features")
 TOLERANCE = 1e-4  # largest allowed difference of a logit from torch's
 _BATCH = 16
 
@@ -71,7 +70,7 @@ def export_onnx(network: nn.Module, preprocessing: Preprocessing, squares: np.nd
         "sha256": hashlib.sha256(content).hexdigest(),
         "bytes": len(content),
         "opset": OPSET,
-        "outputs": list(OUTPUTS),
+        "outputs": list(ONNX_OUTPUTS),
         "parity": {"slices": len(squares), "tolerance": TOLERANCE, "largest_difference": parity},
     }
 
@@ -91,9 +90,9 @@ def onnx_bytes(network: nn.Module, preprocessing: Preprocessing) -> bytes:
                 path,
                 dynamo=False,
                 opset_version=OPSET,
-                input_names=["pixel_values"],
-                output_names=list(OUTPUTS),
-                dynamic_axes={name: {0: "batch"} for name in ("pixel_values", *OUTPUTS)},
+                input_names=[ONNX_INPUT],
+                output_names=list(ONNX_OUTPUTS),
+                dynamic_axes={name: {0: "batch"} for name in (ONNX_INPUT, *ONNX_OUTPUTS)},
             )
             return path.read_bytes()
     finally:
@@ -108,12 +107,12 @@ def measure_parity(
     session = _session(content)
     was_training, device = network.training, next(network.parameters()).device
     network.eval()
-    largest = dict.fromkeys(OUTPUTS, 0.0)
+    largest = dict.fromkeys(ONNX_OUTPUTS, 0.0)
     for part in _batches(squares):
         inputs = preprocessing.normalise(part)
         expected = logits_cam_features(network, torch.from_numpy(inputs).to(device))
-        found = session.run(list(OUTPUTS), {"pixel_values": inputs})
-        for name, ours, theirs in zip(OUTPUTS, found, expected, strict=True):
+        found = session.run(list(ONNX_OUTPUTS), {ONNX_INPUT: inputs})
+        for name, ours, theirs in zip(ONNX_OUTPUTS, found, expected, strict=True):
             difference = float(np.abs(ours - theirs.cpu().numpy()).max())
             largest[name] = max(largest[name], difference if np.isfinite(difference) else float("inf"))
     network.train(was_training)

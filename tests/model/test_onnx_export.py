@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from helpers import wake_up
+from lungct_hf.contract import ONNX_OUTPUTS
 from lungct_hf.errors import LungCTError, UsageError
 from lungct_hf.model import build_network, onnx_export
 from lungct_hf.model.network import logits_and_features, logits_cam_features
-from lungct_hf.model.onnx_export import OUTPUTS, export_onnx, onnx_bytes
+from lungct_hf.model.onnx_export import export_onnx, onnx_bytes
 from lungct_hf.slices.preprocess import Preprocessing
 
 SIZE = 64
@@ -44,7 +45,7 @@ def test_the_file_gives_torchs_outputs_for_any_batch(
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for count in (1, 3, 17):
         inputs = PREPROCESSING.normalise(np.resize(squares, (count, SIZE, SIZE, 3)))
-        found = session.run(list(OUTPUTS), {"pixel_values": inputs})
+        found = session.run(list(ONNX_OUTPUTS), {"pixel_values": inputs})
         with torch.inference_mode():
             expected = logits_cam_features(network, torch.from_numpy(inputs))
         for ours, theirs in zip(found, expected, strict=True):

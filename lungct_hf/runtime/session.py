@@ -1,0 +1,112 @@
+"""The network on ONNX Runtime: squares in, logits, class-activation maps and features out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from ..contract import ONNX_FILE, ONNX_INPUT, ONNX_OUTPUTS, Contract
+from ..errors import LungCTError, brief, require
+from ..labels import LABELS
+from ..slices.preprocess import Preprocessing
+
+_BATCH = 16  # larger ones are not faster: their intermediate results leave the cache, 3 MB a slice and layer
+
+
+class Outputs(NamedTuple):
+    """float32 `logits` (N, 3), `features` (N, D) and `cam` (N, 3, h, w), unscaled, of N slices."""
+
+    logits: np.ndarray
+    features: np.ndarray
+    cam: np.ndarray
+
+
+class Session(Protocol):
+    """What runs the network. Several threads may call `run` at once."""
+
+    backend: str
+
+    def run(self, squares: np.ndarray) -> Outputs:
+        """uint8 squares (N, size, size, 3), at least one, to the network's outputs."""
+
+
+class OnnxSession:
+    """`onnx/model.onnx` of a model directory, checked against the sha256 in its lungct.json.
+
+    `threads` is the number of cores one call may use (default: all this process may).
+    """
+
+    backend = "onnx"
+
+    def __init__(self, folder: Path, contract: Contract, threads: int | None = None) -> None:
+        require("onnxruntime", "train")
+        import onnxruntime
+
+        content = _checked(folder, contract)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or usable_cores()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session: Any = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            names = {output.name for output in self._session.get_outputs()}
+        except Exception as error:  # the runtime's own exceptions have no common base below this
+            raise LungCTError(
+                f"ONNX Runtime {onnxruntime.__version__} cannot load {ONNX_FILE} ({brief(error)}). "
+                "Fix: pip install --upgrade onnxruntime, or use backend='torch'."
+            ) from error
+        if not names >= set(ONNX_OUTPUTS):
+            raise LungCTError(f"{ONNX_FILE} has the outputs {sorted(names)}; needed: {', '.join(ONNX_OUTPUTS)}.")
+        self._preprocessing: Preprocessing = contract.preprocessing
+
+    def run(self, squares: np.ndarray) -> Outputs:
+        """uint8 squares (N, size, size, 3), at least one, to the network's outputs."""
+        parts = []
+        for start in range(0, len(squares), _BATCH):
+            inputs = self._preprocessing.normalise(squares[start : start + _BATCH])
+            parts.append(self._session.run(["logits", "features", "cam"], {ONNX_INPUT: inputs}))
+        return Outputs(
+            *(np.concatenate(values) if len(parts) > 1 else values[0] for values in zip(*parts, strict=True))
+        )
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def empty_outputs() -> Outputs:
+    """The outputs for no slices."""
+    return Outputs(
+        np.empty((0, len(LABELS)), np.float32),
+        np.empty((0, 0), np.float32),
+        np.empty((0, len(LABELS), 0, 0), np.float32),
+    )
+
+
+def _checked(folder: Path, contract: Contract) -> bytes:
+    record = contract.onnx
+    if record is None:
+        raise LungCTError(
+            f"This model has no {ONNX_FILE} that its lungct.json knows. Fix: write one with `lungct export RUN`, or "
+            "use backend='torch'."
+        )
+    try:
+        content = (folder / ONNX_FILE).read_bytes()
+    except FileNotFoundError as error:
+        raise LungCTError(
+            f"{ONNX_FILE} is missing, though lungct.json names it. Fix: take the whole model from the same revision "
+            "(from the local cache: connect once)."
+        ) from error
+    except OSError as error:
+        raise LungCTError(f"{ONNX_FILE} cannot be read ({brief(error)}).") from error
+    if hashlib.sha256(content).hexdigest() != record.get("sha256"):
+        raise LungCTError(
+            f"{ONNX_FILE} is damaged or not this model's: its sha256 is not the one in lungct.json. "
+            "Fix: take both files from the same revision, or write it again with `lungct export RUN`."
+        )
+    return content
