@@ -25,7 +25,8 @@ class Contract:
 
     `provenance` holds init, data fingerprint, split hash, recipe, versions and command line, as training noted them.
     `calibration` is None for weights that nothing was fitted for. `onnx` is the record of `onnx/` that the export
-    wrote (sha256, opset, parity with torch, what became of the 8-bit copy), None where there is no such folder.
+    wrote (sha256, opset, parity with torch, what became of the 8-bit copy) or why it could not; None where nobody
+    tried.
     """
 
     architecture: str
@@ -34,6 +35,11 @@ class Contract:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
     onnx: Mapping[str, Any] | None = None
+
+    @property
+    def has_onnx(self) -> bool:
+        """Whether the model comes with an ONNX file that this record vouches for."""
+        return bool(self.onnx and self.onnx.get("sha256"))
 
     def config(self) -> dict[str, Any]:
         """config.json: transformers' timm_wrapper format, which timm reads too.

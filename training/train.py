@@ -160,7 +160,7 @@ def cross_validate(options: Options, stop: StopRequest) -> int:
         provenance = {**describe_run(options, slices.cohort), "split": evidence.split_record(), **learned.record}
         contract = Contract(options.recipe.architecture, slices.preprocessing, provenance=provenance)
         model = options.run / "model"
-        cv.write_published(model, learned.network.cpu(), contract, evidence)
+        cv.write_published(model, learned.network.cpu(), contract, evidence, slices.cohort)
         cv.print_end(model, pushed=bool(options.push_to_hub))
     return 0
 

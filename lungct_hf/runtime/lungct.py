@@ -18,7 +18,7 @@ from ..hub.source import COMMIT, FetchedModel, local_model
 from ..labels import LABELS
 from ..slices.source import Frame, Unreadable, open_slices
 from .prediction import ABSTAIN, ERROR, REFUSED, Prediction, Study
-from .session import OnnxSession, Outputs, Session, empty_outputs
+from .session import OnnxSession, Session
 
 logger = logging.getLogger("lungct_hf")
 
@@ -78,7 +78,7 @@ class LungCT:
         source = local_model(repo_or_dir, revision) or fetch(revision, repo_or_dir, weights)
         contract = Contract.read(source.path)
         session: Session
-        if backend == "onnx" or (backend == "auto" and contract.onnx is not None):
+        if backend == "onnx" or (backend == "auto" and contract.has_onnx):
             session = OnnxSession(source.path, contract, threads)
         else:
             require("torch", "torch")
@@ -152,7 +152,7 @@ class LungCT:
         """One Prediction for each of what `open_slices` gives, all shown to the network at once."""
         asked = [one for one in found if isinstance(one, Frame) and (force or not one.report.codes)]
         squares = self.contract.preprocessing.squares([frame.image for frame in asked])
-        outputs = self._run(squares)
+        outputs = self._session.run(squares)
         decisions = decide(self._calibration, outputs.logits, outputs.features)
         answers = {id(frame): place for place, frame in enumerate(asked)}
         named: dict[str, Any] = {"model": self.name, "revision": self.revision}
@@ -176,7 +176,7 @@ class LungCT:
             raise UsageError(
                 f"Squares must be uint8 of shape (N, {size}, {size}, 3), got {squares.dtype} {squares.shape}."
             )
-        return tuple(self._run(squares))  # type: ignore[return-value]
+        return tuple(self._session.run(squares))  # type: ignore[return-value]
 
     def decide(self, logits: np.ndarray, features: np.ndarray) -> list[Decision]:
         """For each row of `predict_images` a class, or none and the reason to abstain."""
@@ -185,9 +185,6 @@ class LungCT:
     @property
     def _calibration(self) -> Calibration:
         return self.contract.calibration or Calibration()
-
-    def _run(self, squares: np.ndarray) -> Outputs:
-        return self._session.run(squares) if len(squares) else empty_outputs()
 
 
 def _batches(found: Iterable[Frame | Unreadable], size: int) -> Iterable[list[Frame | Unreadable]]:

@@ -11,7 +11,6 @@ import numpy as np
 
 from ..contract import ONNX_FILE, ONNX_INPUT, ONNX_OUTPUTS, Contract
 from ..errors import LungCTError, brief, require
-from ..labels import LABELS
 from ..slices.preprocess import Preprocessing
 
 _BATCH = 16  # larger ones are not faster: their intermediate results leave the cache, 3 MB a slice and layer
@@ -31,7 +30,7 @@ class Session(Protocol):
     backend: str
 
     def run(self, squares: np.ndarray) -> Outputs:
-        """uint8 squares (N, size, size, 3), at least one, to the network's outputs."""
+        """uint8 squares (N, size, size, 3) to the network's outputs."""
 
 
 class OnnxSession:
@@ -53,22 +52,23 @@ class OnnxSession:
         options.log_severity_level = 3
         try:
             self._session: Any = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-            names = {output.name for output in self._session.get_outputs()}
+            shapes = {output.name: output.shape[1:] for output in self._session.get_outputs()}
         except Exception as error:  # the runtime's own exceptions have no common base below this
             raise LungCTError(
                 f"ONNX Runtime {onnxruntime.__version__} cannot load {ONNX_FILE} ({brief(error)}). "
                 "Fix: pip install --upgrade onnxruntime, or use backend='torch'."
             ) from error
-        if not names >= set(ONNX_OUTPUTS):
-            raise LungCTError(f"{ONNX_FILE} has the outputs {sorted(names)}; needed: {', '.join(ONNX_OUTPUTS)}.")
+        if not set(shapes) >= set(ONNX_OUTPUTS):
+            raise LungCTError(f"{ONNX_FILE} has the outputs {sorted(shapes)}; needed: {', '.join(ONNX_OUTPUTS)}.")
+        self._none = [np.empty((0, *shapes[name]), np.float32) for name in Outputs._fields]
         self._preprocessing: Preprocessing = contract.preprocessing
 
     def run(self, squares: np.ndarray) -> Outputs:
-        """uint8 squares (N, size, size, 3), at least one, to the network's outputs."""
-        parts = []
+        """uint8 squares (N, size, size, 3) to the network's outputs."""
+        parts = [] if len(squares) else [self._none]
         for start in range(0, len(squares), _BATCH):
             inputs = self._preprocessing.normalise(squares[start : start + _BATCH])
-            parts.append(self._session.run(["logits", "features", "cam"], {ONNX_INPUT: inputs}))
+            parts.append(self._session.run(Outputs._fields, {ONNX_INPUT: inputs}))
         return Outputs(
             *(np.concatenate(values) if len(parts) > 1 else values[0] for values in zip(*parts, strict=True))
         )
@@ -79,21 +79,13 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def empty_outputs() -> Outputs:
-    """The outputs for no slices."""
-    return Outputs(
-        np.empty((0, len(LABELS)), np.float32),
-        np.empty((0, 0), np.float32),
-        np.empty((0, len(LABELS), 0, 0), np.float32),
-    )
-
-
 def _checked(folder: Path, contract: Contract) -> bytes:
-    record = contract.onnx
-    if record is None:
+    record = contract.onnx or {}
+    if not contract.has_onnx:
+        reason = f" ({record['sentence']})" if "sentence" in record else ""
         raise LungCTError(
-            f"This model has no {ONNX_FILE} that its lungct.json knows. Fix: write one with `lungct export RUN`, or "
-            "use backend='torch'."
+            f"This model has no {ONNX_FILE} that its lungct.json vouches for{reason}. Fix: write one with "
+            "`lungct export RUN --data DATA`, or use backend='torch'."
         )
     try:
         content = (folder / ONNX_FILE).read_bytes()
@@ -104,9 +96,9 @@ def _checked(folder: Path, contract: Contract) -> bytes:
         ) from error
     except OSError as error:
         raise LungCTError(f"{ONNX_FILE} cannot be read ({brief(error)}).") from error
-    if hashlib.sha256(content).hexdigest() != record.get("sha256"):
+    if hashlib.sha256(content).hexdigest() != record["sha256"]:
         raise LungCTError(
             f"{ONNX_FILE} is damaged or not this model's: its sha256 is not the one in lungct.json. "
-            "Fix: take both files from the same revision, or write it again with `lungct export RUN`."
+            "Fix: take both files from the same revision, or write it again with `lungct export RUN --data DATA`."
         )
     return content

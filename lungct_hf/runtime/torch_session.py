@@ -27,9 +27,9 @@ class TorchSession:
 
     @torch.inference_mode()
     def run(self, squares: np.ndarray) -> Outputs:
-        """uint8 squares (N, size, size, 3), at least one, to the network's outputs."""
+        """uint8 squares (N, size, size, 3) to the network's outputs."""
         parts = []
-        for start in range(0, len(squares), _BATCH):
+        for start in range(0, max(1, len(squares)), _BATCH):
             inputs = torch.from_numpy(self._preprocessing.normalise(squares[start : start + _BATCH]))
             logits, cam, features = logits_cam_features(self._network, inputs)
             parts.append((logits.numpy(), features.numpy(), cam.numpy()))

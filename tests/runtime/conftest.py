@@ -1,4 +1,4 @@
-"""A small model with everything a published one has: ONNX file, temperature, and a rule that refuses what is unlike."""
+"""A small model with everything a published one has: ONNX file, temperature, and a rule to abstain."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def torch_only(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="session")
 def slices(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Files of several kinds: square and not, tiny, huge aspect, grey of 8 and 16 bits, palette, alpha, EXIF, noise."""
+    """Files of several kinds: square and not, tiny, long, grey of 8 and 16 bits, palette, alpha, EXIF, noise."""
     folder, rng = tmp_path_factory.mktemp("slices"), np.random.default_rng(0)
     pictures = {f"disc{number}.png": Image.fromarray(draw_slice(number % 3, rng, 96)) for number in range(6)}
     pictures |= {
