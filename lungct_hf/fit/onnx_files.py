@@ -74,8 +74,8 @@ def slices_for_int8(model: Path, cohort: Cohort) -> Slices8Bit:
     table, labels, _ = read_predictions(evaluation / "predictions.parquet")
     place = {str(sha): row for row, sha in enumerate(cohort.sha256.tolist())}
     judged = np.array([side == "test" for side in table["split"].to_pylist()])
-    hashes = np.array(table["sha256"].to_pylist())[judged]
-    hashes, first = np.unique(hashes, return_index=True)  # several seeds predicted a slice several times
+    _, first = np.unique(np.array(table["id"].to_pylist())[judged], return_index=True)  # seeds predict a slice anew
+    hashes = np.array(table["sha256"].to_pylist())[judged][first]
     training = [str(sha) for sha, side in zip(split.sha256, split.split, strict=True) if side == "train"]
     absent = [sha for sha in [*hashes.tolist(), *training] if sha not in place]
     if absent or not len(hashes) or not training:
