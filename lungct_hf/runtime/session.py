@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ..contract import ONNX_FILE, ONNX_INPUT, ONNX_OUTPUTS, Contract
-from ..errors import LungCTError, brief, require
+from ..errors import LungCTError, brief
 from ..slices.preprocess import Preprocessing
 
 _BATCH = 16  # larger ones are not faster: their intermediate results leave the cache, 3 MB a slice and layer
@@ -42,8 +42,12 @@ class OnnxSession:
     backend = "onnx"
 
     def __init__(self, folder: Path, contract: Contract, threads: int | None = None) -> None:
-        require("onnxruntime", "train")
-        import onnxruntime
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise LungCTError(
+                f"onnxruntime cannot be imported ({brief(error)}). Fix: pip install --force-reinstall onnxruntime"
+            ) from error
 
         content = _checked(folder, contract)
         options = onnxruntime.SessionOptions()
