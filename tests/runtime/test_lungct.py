@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import lungct_hf
 from helpers import draw_slice
 from lungct_hf import LungCT, LungCTClassifier, LungCTError, Prediction
 from lungct_hf.errors import UsageError
+from lungct_hf.evaluation import Sample
 from lungct_hf.runtime import lungct as module
 from lungct_hf.runtime.prediction import COLUMNS, activation_map
 from lungct_hf.slices.frame import Frame
@@ -197,6 +199,9 @@ def test_a_study_is_ordered_and_pooled(model: LungCT, tmp_path: Path) -> None:
     assert [Path(row.file).name for row in study.slices] == ["b.dcm", "c.dcm", "a.dcm"]
     mean = np.mean([list(row.probabilities.values()) for row in study.slices], axis=0)
     assert list(study.probabilities.values()) == pytest.approx(mean.tolist())
+    case = Sample.of(np.zeros(3, int), probabilities=np.array([list(r.probabilities.values()) for r in study.slices]))
+    pooled = replace(case, groups=np.array(["one case"] * 3)).cases().probabilities
+    assert list(study.probabilities.values()) == pytest.approx(pooled[0].tolist())  # as the figures pool
     assert study.used == 3 and study.series == 1 and study.confidence == pytest.approx(mean.max())
     assert study.decision in (*model.labels, "abstain") and (study.label is None) == (study.reason is not None)
     assert len(json.loads(json.dumps(study.to_json(), allow_nan=False))["slices"]) == 3
