@@ -52,7 +52,7 @@ with exit_on_error():  # whatever a user can act on is one sentence, not a trace
     from lungct_hf.fit.tracking import CsvTracker
     from lungct_hf.hub import push_folder, require_write_token
     from lungct_hf.labels import LABELS
-    from lungct_hf.model.contract import Contract
+    from lungct_hf.contract import Contract
 
 
 class Learned(NamedTuple):
@@ -160,7 +160,7 @@ def cross_validate(options: Options, stop: StopRequest) -> int:
         provenance = {**describe_run(options, slices.cohort), "split": evidence.split_record(), **learned.record}
         contract = Contract(options.recipe.architecture, slices.preprocessing, provenance=provenance)
         model = options.run / "model"
-        cv.write_published(model, learned.network.cpu(), contract, evidence)
+        cv.write_published(model, learned.network.cpu(), contract, evidence, slices.cohort)
         cv.print_end(model, pushed=bool(options.push_to_hub))
     return 0
 

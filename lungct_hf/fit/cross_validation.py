@@ -25,15 +25,14 @@ from rich.table import Table
 from torch import nn
 
 from ..cohort import Cohort, Split, make_split
+from ..contract import Contract
 from ..errors import LungCTError, UsageError
 from ..evaluation import Report, evaluate_predictions, nearest_neighbour, read_predictions, ring, tables
 from ..evaluation.plots import write_plots
 from ..evaluation.predictions import OPTIONAL, SCHEMA, write_predictions
 from ..files import folder_in_one_step, write_json
 from ..labels import LABELS
-from ..model import LungCTClassifier
-from ..model.contract import Contract
-from .model_repo import split_record
+from .model_repo import split_record, write_weights
 from .options import Options
 
 SENTENCE = "Cross-validated: the published weights were trained on all slices and not evaluated themselves."
@@ -139,13 +138,13 @@ def write_evidence(evidence: Evidence, folder: Path) -> None:
         write_plots(evidence.report, fresh)
 
 
-def write_published(folder: Path, network: nn.Module, contract: Contract, evidence: Evidence) -> None:
+def write_published(folder: Path, network: nn.Module, contract: Contract, evidence: Evidence, cohort: Cohort) -> None:
     """The model repo of weights that saw every slice: its evaluation is that of the folds."""
     with folder_in_one_step(folder) as fresh:
         write_json(fresh / "evaluation" / "metrics.json", evidence.metrics)
         write_predictions(fresh / "evaluation" / "predictions.parquet", evidence.rows)
         evidence.split.write_csv(fresh / "evaluation" / "split.csv")
-        LungCTClassifier(network, contract).save_pretrained(fresh)
+        write_weights(fresh, network, contract, cohort)
 
 
 def print_evidence(evidence: Evidence, folder: Path) -> None:
