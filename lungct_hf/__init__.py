@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-__all__ = ["LungCTClassifier", "LungCTError", "__version__"]
+__all__ = ["LungCT", "LungCTClassifier", "LungCTError", "Prediction", "__version__"]
 
 if TYPE_CHECKING:
     from .errors import LungCTError
     from .model import LungCTClassifier
+    from .runtime import LungCT, Prediction
+
+_HOMES = {"LungCT": "runtime", "LungCTClassifier": "model", "LungCTError": "errors", "Prediction": "runtime"}
 
 
 def __getattr__(name: str) -> object:
-    # Lazy, so that `import lungct_hf` stays quick and needs no torch.
-    if name == "LungCTClassifier":
-        from .model import LungCTClassifier
-
-        return LungCTClassifier
-    if name == "LungCTError":
-        from .errors import LungCTError
-
-        return LungCTError
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Lazy, so that `import lungct_hf` stays quick and only the classifier needs torch.
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{home}", __name__), name)

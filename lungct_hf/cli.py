@@ -12,6 +12,8 @@ import typer
 from . import __version__
 from .commands.audit import audit
 from .commands.evaluate import evaluate
+from .commands.export import export
+from .commands.run_folder import model_folder
 from .commands.split import split
 from .errors import UsageError, exit_on_error, require
 
@@ -40,7 +42,7 @@ def _options(
     pass
 
 
-for command in (audit, split, evaluate):
+for command in (audit, split, evaluate, export):
     app.command()(command)
 
 
@@ -64,7 +66,7 @@ def demo(
     chosen = model or os.environ.get("LUNGCT_MODEL", "").strip() or str(_newest_model())
     if model is not None:
         os.environ.pop("LUNGCT_REVISION", None)  # it belongs to the LUNGCT_MODEL that the argument replaces
-    os.environ["LUNGCT_MODEL"] = str(_model_folder(Path(chosen))) if Path(chosen).is_dir() else chosen
+    os.environ["LUNGCT_MODEL"] = str(model_folder(Path(chosen))) if Path(chosen).is_dir() else chosen
     if revision is not None:
         os.environ["LUNGCT_REVISION"] = revision
     typer.echo(f"Loading {os.environ['LUNGCT_MODEL']} ...", err=True)
@@ -82,7 +84,7 @@ def push(
     """Put a trained model on the Hub as one commit. The token comes from HF_TOKEN or `hf auth login`."""
     if not folder.is_dir():
         raise UsageError(f"There is no directory {folder}. Fix: name the run that training wrote (runs/NAME).")
-    model = _model_folder(folder)
+    model = model_folder(folder)
     missing = [name for name in ("config.json", "lungct.json", "model.safetensors") if not (model / name).is_file()]
     if missing:
         raise UsageError(
@@ -93,12 +95,6 @@ def push(
 
     result = push_folder(model, repo, message=message, private=private, create_pr=create_pr)
     typer.echo(f"{result.url}\ncommit {result.commit_sha}{'' if result.changed else ' (nothing had changed)'}")
-
-
-def _model_folder(folder: Path) -> Path:
-    """The model directory that `folder` is or, being a run, holds."""
-    inner = folder / "model"
-    return inner if not (folder / "config.json").is_file() and inner.is_dir() else folder
 
 
 def _newest_model() -> Path:

@@ -28,6 +28,7 @@ NOT_FINITE = "not-finite"
 UNLIKE_TRAINING = "unlike-training-data"
 LOW_CONFIDENCE = "low-confidence"
 DISTANCE = "diagonal-mahalanobis"
+POOLING = "mean-probability"  # how the slices of a case become one answer; stored beside every case-level figure
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,38 @@ def decide(calibration: Calibration, logits: np.ndarray, features: np.ndarray | 
             )
         )
     return rows
+
+
+def pool_probabilities(probabilities: np.ndarray, unit: np.ndarray, units: int) -> np.ndarray:
+    """The probabilities of the slices (N, 3) of each case `unit` (N,) averaged: float64 (units, 3).
+
+    This is how several slices become one answer, in the figures (where it is named POOLING) and in a runtime.
+    """
+    totals = np.zeros((units, len(LABELS)))
+    np.add.at(totals, unit, probabilities)
+    return totals / np.bincount(unit, minlength=units)[:, None]
+
+
+def decide_case(calibration: Calibration, probabilities: np.ndarray, distances: np.ndarray | None = None) -> Decision:
+    """One decision for a case's slices: their probabilities (N, 3) averaged, of their distances (N,) the median.
+
+    The thresholds are those of a slice. They were not measured on cases, so a case's abstentions promise no error
+    rate. Raises UsageError for no slices.
+    """
+    probabilities = np.asarray(probabilities, np.float64).reshape(-1, len(LABELS))
+    if not len(probabilities):
+        raise UsageError("A case needs at least one slice.")
+    pooled = pool_probabilities(probabilities, np.zeros(len(probabilities), np.int64), 1)
+    distance = None if distances is None else np.median(np.asarray(distances, np.float64), keepdims=True)
+    confidence = pooled.max(axis=1)
+    reason = why_not(calibration.abstain, confidence, distance)[0]
+    return Decision(
+        label=None if reason else LABELS[int(pooled[0].argmax())],
+        reason=reason,
+        confidence=float(confidence[0]),
+        distance=None if distance is None else float(distance[0]),
+        probabilities=dict(zip(LABELS, pooled[0].tolist(), strict=True)),
+    )
 
 
 def measure(calibration: Calibration, features: np.ndarray | None, rows: int) -> np.ndarray | None:

@@ -42,9 +42,9 @@ with exit_on_error():  # whatever a user can act on is one sentence, not a trace
     from lungct_hf.fit import cross_validation as cv
     from lungct_hf.fit.checkpoint import load_checkpoint, save_checkpoint, sole_owner
     from lungct_hf.fit.data import Slices, describe_data, describe_run, load_slices, training_batches
-    from lungct_hf.fit.evidence import Rings, calibrate, moved_to
+    from lungct_hf.fit.evidence import answer, calibrate, moved_to
     from lungct_hf.fit.frozen import adapt_norm, keep_front, predict_validation
-    from lungct_hf.fit.inference import mean_log_loss, predict_with_features
+    from lungct_hf.fit.inference import mean_log_loss
     from lungct_hf.fit.learner import Learner, class_weights
     from lungct_hf.fit.model_repo import chosen_by, split_record, write_model_repo
     from lungct_hf.fit.processes import epoch_bar, finish_trackers, make_accelerator
@@ -54,7 +54,7 @@ with exit_on_error():  # whatever a user can act on is one sentence, not a trace
     from lungct_hf.fit.tracking import CsvTracker
     from lungct_hf.hub import push_folder, require_write_token
     from lungct_hf.labels import LABELS
-    from lungct_hf.model.contract import Contract
+    from lungct_hf.contract import Contract
 
 
 class Learned(NamedTuple):
@@ -95,7 +95,7 @@ def train_once(options: Options, stop: StopRequest, shared: Slices | None = None
     if accelerator.is_main_process:
         save_options(options)
     slices = shared or load_slices(options)
-    cohort, preprocessing, squares = slices.cohort, slices.preprocessing, slices.squares
+    cohort, preprocessing = slices.cohort, slices.preprocessing
     split = cv.split_of(options, cohort)
     describe_data(accelerator.print, cohort, split)
 
@@ -103,19 +103,19 @@ def train_once(options: Options, stop: StopRequest, shared: Slices | None = None
     if learned is None:
         return stop.exit_code
 
-    def answer(network: torch.nn.Module, rows: np.ndarray, view: Any = squares) -> tuple[np.ndarray, np.ndarray]:
-        return predict_with_features(network, view, rows, preprocessing, accelerator)
-
-    answers = {name: answer(learned.network, split.indices(name)) for name in ("train", "validation")}
+    train, validation, test = (split.indices(name) for name in ("train", "validation", "test"))
+    held = {"train": train, "validation": validation}
+    answers = {name: answer(learned.network, slices, rows, accelerator) for name, rows in held.items()}
     calibration = calibrate(cohort, split, answers)  # on the validation groups only
     if options.recipe.refit:
         learned = refit(options, stop, slices, split, epochs=learned.record["training"]["best_epoch"])
         if learned is None:
             return stop.exit_code
-        known = np.flatnonzero((split.split == "train") | (split.split == "validation"))
-        calibration = moved_to(calibration, answer(learned.network, known)[1], cohort.labels[known])
-    answers["test"] = answer(learned.network, split.indices("test"))
-    answers["ring"] = answer(learned.network, split.indices("test"), Rings(squares, preprocessing.fill))
+        known = np.concatenate([train, validation])
+        features = answer(learned.network, slices, known, accelerator)[1]
+        calibration = moved_to(calibration, features, cohort.labels[known])
+    answers["test"] = answer(learned.network, slices, test, accelerator)
+    answers["ring"] = answer(learned.network, slices, test, accelerator, only_the_ring=True)
     if accelerator.is_main_process:
         provenance = {**describe_run(options, cohort), "split": split_record(split), **learned.record}
         model = options.run / "model"
@@ -137,18 +137,15 @@ def train_once(options: Options, stop: StopRequest, shared: Slices | None = None
 
 
 def refit(options: Options, stop: StopRequest, slices: Slices, split: Split, *, epochs: int) -> Learned | None:
-    """The same training anew on the training and the validation fold, to the epoch that the validation fold chose.
-
-    Nothing is left to choose on; the calibration stays that of the first network. None when it was asked to stop.
-    """
+    """The same training anew on the training and the validation fold, to the epoch that the validation fold chose."""
     state, run = PartialState(), options.run / "refit"
     state.print(f"Once more on the training and validation folds together: {epochs} epochs.")
     both = replace(split, split=np.where(split.split == "validation", "train", split.split))
     history = CsvTracker(run / "logs" / "metrics.csv")
     again = replace(options, run=run)
-    accelerator = make_accelerator(again, history)
     # The statistics of the first network serve again, and so does what its frozen stages gave.
-    return learn(again, stop, accelerator, history, slices, both, epochs=epochs, norm_rows=split.indices("train"))
+    shown = make_accelerator(again, history)
+    return learn(again, stop, shown, history, slices, both, epochs=epochs, norm_rows=split.indices("train"))
 
 
 def cross_validate(options: Options, stop: StopRequest) -> int:
@@ -180,14 +177,13 @@ def cross_validate(options: Options, stop: StopRequest) -> int:
     learned = learn(options, stop, accelerator, history, slices, split, epochs=epochs)
     if learned is None:
         return stop.exit_code
-    everything = np.arange(len(slices.cohort))
-    _, features = predict_with_features(learned.network, slices.squares, everything, slices.preprocessing, accelerator)
+    features = answer(learned.network, slices, split.indices("train"), accelerator)[1]
     if evidence:
         provenance = {**describe_run(options, slices.cohort), "split": evidence.split_record(), **learned.record}
         contract = Contract(options.recipe.architecture, slices.preprocessing, provenance=provenance)
         model = options.run / "model"
         calibration = evidence.calibrate(features, slices.cohort.labels)
-        cv.write_published(model, learned.network.cpu(), contract, evidence, calibration)
+        cv.write_published(model, learned.network.cpu(), contract, evidence, calibration, slices.cohort)
         cv.print_end(model, pushed=bool(options.push_to_hub))
     return 0
 

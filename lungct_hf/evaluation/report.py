@@ -29,14 +29,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..decision import Calibration, why_not
+from ..decision import POOLING, Calibration, why_not
 from ..errors import LungCTError, UsageError
 from .baselines import VIEWS
 from .bootstrap import REPLICATES, cautions, difference, intervals, method, paired_difference, share
 from .calibration import risk_coverage
 from .figures import figures
 from .predictions import class_numbers, logits_of, read_predictions
-from .sample import POOLING, Sample
+from .sample import Sample
 
 IMAGE = "image"  # the protocol that leaks: slices assigned one by one
 BASELINES = {

@@ -7,10 +7,9 @@ from functools import cached_property
 
 import numpy as np
 
+from ..decision import pool_probabilities
 from ..errors import UsageError
 from ..labels import LABELS
-
-POOLING = "mean-probability"  # how the slices of a case become one answer; stored beside every case-level figure
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -118,9 +117,7 @@ class Sample:
         votes = self.probabilities if self.probabilities is not None else np.eye(len(LABELS))[self.named]
         run_names, run_of = np.unique(self.runs, return_inverse=True)
         unit, unit_of = np.unique(self.group_of * len(run_names) + run_of, return_inverse=True)
-        totals = np.zeros((len(unit), len(LABELS)))
-        np.add.at(totals, unit_of, votes)
-        means = totals / np.bincount(unit_of, minlength=len(unit))[:, None]
+        means = pool_probabilities(votes, unit_of, len(unit))
         group, run = unit // max(1, len(run_names)), unit % max(1, len(run_names))
         names = self.group_names[group]
         shared = {"groups": names, "keys": names, "runs": run_names[run] if len(unit) else names}

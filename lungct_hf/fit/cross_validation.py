@@ -26,6 +26,7 @@ from rich.table import Table
 from torch import nn
 
 from ..cohort import Cohort, Split, make_split
+from ..contract import Contract
 from ..decision import AbstainRule, Calibration
 from ..errors import LungCTError, UsageError
 from ..evaluation import (
@@ -43,10 +44,8 @@ from ..evaluation.report import IMAGE
 from ..evaluation.sample import softmax
 from ..files import folder_in_one_step, write_json
 from ..labels import LABELS
-from ..model import LungCTClassifier
-from ..model.contract import Contract
 from .evidence import TARGET_ERROR, fold_into
-from .model_repo import split_record
+from .model_repo import split_record, write_weights
 from .options import Options
 
 SENTENCE = "Cross-validated: the published weights were trained on all slices and not evaluated themselves."
@@ -190,7 +189,7 @@ def write_evidence(evidence: Evidence, folder: Path) -> None:
 
 
 def write_published(
-    folder: Path, network: nn.Module, contract: Contract, evidence: Evidence, calibration: Calibration
+    folder: Path, network: nn.Module, contract: Contract, evidence: Evidence, calibration: Calibration, cohort: Cohort
 ) -> None:
     """The model repo of weights that saw every slice: its evaluation is that of the folds."""
     fold_into(network, calibration)
@@ -199,7 +198,7 @@ def write_published(
         write_json(fresh / "evaluation" / "metrics.json", evidence.metrics)
         write_predictions(fresh / "evaluation" / "predictions.parquet", evidence.rows)
         evidence.split.write_csv(fresh / "evaluation" / "split.csv")
-        LungCTClassifier(network, contract).save_pretrained(fresh)
+        write_weights(fresh, network, contract, cohort)
 
 
 def print_evidence(evidence: Evidence, folder: Path) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from ..cohort import Cohort, Split
@@ -26,21 +27,31 @@ from ..evaluation.plots import write_plots
 from ..evaluation.predict import baselines_of
 from ..files import write_json
 from ..labels import LABELS
-from .batches import Squares
+from .inference import predict_with_features
+
+if TYPE_CHECKING:
+    from .data import Slices  # which needs this module for its records
+
+TARGET_ERROR = 0.05  # of the slices that the model answers at most this share may be wrong
+Answers = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
-class Rings:
+class _Rings:
     """The slices (`squares[row]`) with everything inside the outer ring covered."""
 
-    def __init__(self, squares: Squares, fill: tuple[int, int, int]) -> None:
-        self._squares, self._fill = squares, fill
+    def __init__(self, slices: Slices) -> None:
+        self._squares, self._fill = slices.squares, slices.preprocessing.fill
 
     def __getitem__(self, row: int) -> np.ndarray:
         return only_ring(self._squares[row], self._fill)
 
 
-TARGET_ERROR = 0.05  # of the slices that the model answers at most this share may be wrong
-Answers = dict[str, tuple[np.ndarray, np.ndarray]]
+def answer(
+    network: nn.Module, slices: Slices, rows: np.ndarray, accelerator: Accelerator, *, only_the_ring: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (len(rows), 3) and features (len(rows), D) of the slices, or of nothing but their outer ring."""
+    view = _Rings(slices) if only_the_ring else slices.squares
+    return predict_with_features(network, view, rows, slices.preprocessing, accelerator)
 
 
 def calibrate(cohort: Cohort, split: Split, answers: Answers) -> Calibration:

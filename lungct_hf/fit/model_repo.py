@@ -15,11 +15,12 @@ from torch import nn
 
 from .. import __version__
 from ..cohort import Cohort, Split
+from ..contract import Contract
 from ..decision import Calibration
 from ..files import folder_in_one_step
 from ..model import LungCTClassifier
-from ..model.contract import Contract
 from .evidence import Answers, fold_into, write_evidence
+from .onnx_files import try_export
 from .options import Options
 
 _PACKAGES = ("torch", "torchvision", "timm", "transformers", "accelerate", "datasets", "huggingface_hub")
@@ -81,18 +82,23 @@ def write_model_repo(
     answers: Answers,
     calibration: Calibration,
 ) -> dict[str, Any]:
-    """Write weights, configs, evaluation, split and card into `folder` in one step; the metrics are returned.
+    """Write weights, ONNX file, configs, evaluation, split and card into `folder` in one step; gives the metrics.
 
     `network` and `answers` are from before the temperature, which is folded into the last layer here.
     """
     fold_into(network, calibration)
-    published = LungCTClassifier(
-        network.to(memory_format=torch.contiguous_format), replace(contract, calibration=calibration)
-    )
+    contract = replace(contract, calibration=calibration)
     with folder_in_one_step(folder) as fresh:
         metrics = write_evidence(fresh / "evaluation", cohort, split, answers, calibration)
-        published.save_pretrained(fresh)
+        write_weights(fresh, network, contract, cohort)
     return metrics
+
+
+def write_weights(folder: Path, network: nn.Module, contract: Contract, cohort: Cohort) -> None:
+    """Weights, their ONNX copy, configs and card into the model directory `folder`, which may hold the evaluation."""
+    network = network.to(memory_format=torch.contiguous_format)
+    contract = replace(contract, onnx=try_export(network, contract.preprocessing, cohort, folder))
+    LungCTClassifier(network, contract).save_pretrained(folder)
 
 
 def _git_commit() -> str | None:

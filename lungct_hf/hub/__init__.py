@@ -1,15 +1,35 @@
-"""The Hub: read a model at an exact commit, write one as a single commit, and the card that goes with it."""
+"""The Hub: read a model at an exact commit, write one as a single commit, and the card that goes with it.
 
-from .author import author_text, with_author_text
-from .card import render_card, write_card, write_eval_results
-from .fetch import FetchedModel, fetch_model, split_revision
-from .push import PushResult, push_folder, require_write_token
+Nothing is loaded before it is asked for: a model in a directory needs neither the Hub client nor the card's template.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .author import author_text, with_author_text
+    from .card import render_card, write_card, write_eval_results
+    from .fetch import fetch_model
+    from .push import PushResult, push_folder, require_write_token
+    from .source import FetchedModel, local_model, split_revision
+
+_HOMES = {
+    "author": ("author_text", "with_author_text"),
+    "card": ("render_card", "write_card", "write_eval_results"),
+    "fetch": ("fetch_model",),
+    "push": ("PushResult", "push_folder", "require_write_token"),
+    "source": ("FetchedModel", "local_model", "split_revision"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "FetchedModel",
     "PushResult",
     "author_text",
     "fetch_model",
+    "local_model",
     "push_folder",
     "render_card",
     "require_write_token",
@@ -18,3 +38,10 @@ __all__ = [
     "write_card",
     "write_eval_results",
 ]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{home}", __name__), name)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, snapshot_download
@@ -15,33 +13,11 @@ from huggingface_hub.errors import RevisionNotFoundError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import filter_repo_objects
 
-from ..errors import LungCTError, UsageError
+from ..errors import LungCTError
 from .failures import HUB_ERRORS, Target, check_repo_id, explain, is_passing, patiently, usable_token
+from .source import COMMIT, FetchedModel, local_model, split_revision
 
 logger = logging.getLogger("lungct_hf")
-
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-
-
-@dataclass(frozen=True)
-class FetchedModel:
-    """Where the files are and exactly which ones they are.
-
-    `revision` is the 40-hex commit, None for a local directory; `requested_revision` is what the caller typed.
-    """
-
-    path: Path
-    repo_id: str | None = None
-    revision: str | None = None
-    requested_revision: str | None = None
-
-
-def split_revision(repo: str) -> tuple[str, str | None]:
-    """("owner/name", "rev") from "owner/name@rev"; the second is None when there is no "@"."""
-    name, at, revision = repo.partition("@")
-    if at and not (name and revision):
-        raise UsageError(f"{repo!r} is not a model: write OWNER/NAME or OWNER/NAME@REVISION.")
-    return name, revision or None
 
 
 def fetch_model(
@@ -64,18 +40,10 @@ def fetch_model(
     network refuses: no such repository or revision, private, gated, wrong token, unreachable with nothing cached,
     cut off twice, damaged twice.
     """
-    text = str(repo_or_dir)
-    directory = Path(repo_or_dir).expanduser()
-    if directory.is_dir():
-        if revision is not None:
-            raise UsageError(f"{text} is a local directory, which has no revisions: drop {revision!r}.")
-        return FetchedModel(directory)
-    repo_id, at = split_revision(text)
-    if at and Path(repo_id).expanduser().is_dir():
-        raise UsageError(f"{repo_id} is a local directory, which has no revisions: drop '@{at}'.")
-    if at and revision and at != revision:
-        raise UsageError(f"Two revisions were given, {at!r} and {revision!r}: give one.")
-    _not_a_path(text, directory)
+    local = local_model(repo_or_dir, revision)
+    if local is not None:
+        return local
+    repo_id, at = split_revision(str(repo_or_dir))
     target = Target(check_repo_id(repo_id), at or revision or constants.DEFAULT_REVISION, usable_token(token))
     cache = Path(cache_dir) if cache_dir is not None else None
     asked = at or revision
@@ -101,23 +69,11 @@ def fetch_model(
     return FetchedModel(path, repo_id, commit, asked)
 
 
-def _not_a_path(text: str, directory: Path) -> None:
-    if directory.is_file():
-        raise LungCTError(
-            f"{text} is a file; a model is a directory (with config.json and model.safetensors) or a Hub repo."
-        )
-    name = text.partition("@")[0]
-    if text.startswith((".", "/", "~", "\\")) or name.count("/") > 1 or "\\" in name or name.endswith("/"):
-        raise LungCTError(
-            f"There is no directory {text}. Give an existing model directory, or a Hub repo as OWNER/NAME."
-        )
-
-
 def _resolve(api: HfApi, target: Target) -> str:
     # Without a limit the client waits for as long as a network that swallows everything keeps it waiting.
     limit = constants.HF_HUB_ETAG_TIMEOUT
     info = patiently(lambda: api.repo_info(target.repo_id, revision=target.revision, timeout=limit))
-    if not info.sha or not _COMMIT.fullmatch(info.sha):
+    if not info.sha or not COMMIT.fullmatch(info.sha):
         raise LungCTError(f"{api.endpoint} did not say which commit {target.repo_id}@{target.revision} is.")
     return info.sha
 
@@ -193,7 +149,7 @@ def _download(api: HfApi, target: Target, commit: str, cache: Path | None, patte
 
 def _remember(snapshot: Path, revision: str, commit: str) -> None:
     """Note in the cache which commit `revision` was, for use offline; the client does so when it resolves."""
-    if _COMMIT.fullmatch(revision):
+    if COMMIT.fullmatch(revision):
         return
     ref = snapshot.parent.parent / "refs" / revision
     try:

@@ -15,18 +15,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
+from ..contract import Contract
 from ..decision import Calibration, Decision, decide
 from ..errors import LungCTError, UsageError
 from ..files import write_atomic, write_json
-from ..hub import PushResult, fetch_model, push_folder, write_card, write_eval_results
+from ..hub import FetchedModel, PushResult, fetch_model, push_folder, write_card, write_eval_results
 from ..labels import LABELS
 from ..slices.preprocess import Preprocessing
 from ..slices.read import read_slice
-from .contract import Contract
 from .network import ARCHITECTURE, build_network, load_strictly, logits_and_features
 
 WEIGHTS = "model.safetensors"
-_EVIDENCE = ("evaluation", ".eval_results")
+_EVIDENCE = ("evaluation", ".eval_results", "onnx")  # all of it is about these very weights
 Slice = Image.Image | str | Path | bytes
 
 
@@ -67,12 +67,9 @@ class LungCTClassifier(nn.Module):
     @property
     def name(self) -> str:
         """How to call the loaded model in front of a reader: "owner/name@revision" or the directory's name."""
-        if self.repo_id is not None:
-            return f"{self.repo_id}@{self.revision}"
         if self._source is None:
-            return "an unsaved model"
-        folder = self._source.resolve()
-        return folder.name if folder.name != "model" else f"{folder.parent.name}/model"  # runs/NAME/model
+            return self.repo_id or "an unsaved model"
+        return FetchedModel(self._source, self.repo_id, self.revision).name
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(N, 3, size, size) normalised float to (N, 3) logits."""
@@ -148,8 +145,8 @@ class LungCTClassifier(nn.Module):
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write the model repo: weights, config.json, lungct.json and the card.
 
-        When the weights are those that were loaded, their evaluation goes along; after a change it would be false
-        evidence and is left out like the calibration, and lungct.json says `modified`.
+        When the weights are those that were loaded, their evaluation and ONNX files go along; after a change these
+        would be about other weights and are left out like the calibration, and lungct.json says `modified`.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -160,7 +157,7 @@ class LungCTClassifier(nn.Module):
                 _copy_evidence(self._source, folder)
             else:
                 provenance = {**contract.provenance, "modified": True}
-                contract = replace(contract, provenance=provenance, calibration=None)
+                contract = replace(contract, provenance=provenance, calibration=None, onnx=None)
                 _remove_evidence(folder)
         write_json(folder / "config.json", contract.config())
         write_json(folder / "lungct.json", contract.lungct())

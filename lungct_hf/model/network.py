@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import timm
 import torch
@@ -33,6 +34,19 @@ def logits_and_features(network: nn.Module, inputs: torch.Tensor) -> tuple[torch
     """Logits (N, 3) and the pooled features (N, D) before the last layer, float32, from one pass."""
     features = network.forward_head(network.forward_features(inputs), pre_logits=True)  # type: ignore[operator]
     return network.get_classifier()(features).float(), features.float()  # type: ignore[operator]
+
+
+def logits_cam_features(network: nn.Module, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits (N, 3), class-activation maps (N, 3, h, w) and pooled features (N, D), float32, from one pass.
+
+    The last layer is linear and what it sees is a mean over places, so the same layer applied at every place is the
+    class-activation map (Zhou et al. 2016) and its mean over the places is the logit: no gradients are needed.
+    """
+    maps = network.forward_features(inputs)  # type: ignore[operator]
+    features = network.forward_head(maps, pre_logits=True)  # type: ignore[operator]
+    layer: Any = network.get_classifier()  # type: ignore[operator]
+    cam = nn.functional.conv2d(maps, layer.weight[:, :, None, None], layer.bias)
+    return layer(features).float(), cam.float(), features.float()
 
 
 def load_strictly(network: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:

@@ -12,7 +12,7 @@ def check_torch_stack() -> None:
     "operator torchvision::nms does not exist", and timm imports torchvision.
     """
     for module in ("torch", "torchvision", "timm", "safetensors"):
-        require(module, "train")
+        require(module, "torch")
     import torch
 
     try:

@@ -6,7 +6,7 @@ The steps are those that timm and transformers derive from the same `pretrained_
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,17 +43,34 @@ class Preprocessing:
         """Scale the longer side to `size`, keep the aspect ratio, centre on a square of the border colour."""
         width, height = image.size
         ratio = max(height / self.size, width / self.size)
-        new_height, new_width = round(height / ratio), round(width / ratio)
-        scaled = image.convert("RGB").resize((max(1, new_width), max(1, new_height)), _RESAMPLING[self.interpolation])
+        shape = max(1, round(width / ratio)), max(1, round(height / ratio))
+        resampling = _RESAMPLING[self.interpolation]
+        rgb = image if image.mode == "RGB" else image.convert("RGB")
+        grey = _grey_of(rgb)
+        # Channels are resized one by one, so one of three equal ones is enough.
+        scaled = rgb.resize(shape, resampling) if grey is None else grey.resize(shape, resampling).convert("RGB")
+        if scaled.size == (self.size, self.size):
+            return scaled
         square = Image.new("RGB", (self.size, self.size), self.fill)
         square.paste(scaled, ((self.size - scaled.width) // 2, (self.size - scaled.height) // 2))
         return square
 
     def normalise(self, square: np.ndarray) -> np.ndarray:
         """uint8 (..., size, size, 3) to float32 (..., 3, size, size)."""
-        scaled = square.astype(np.float32) / np.float32(255)
-        normalised = (scaled - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
-        return np.ascontiguousarray(np.moveaxis(normalised, -1, -3))
+        normalised = np.empty((*square.shape[:-3], 3, *square.shape[-3:-1]), np.float32)
+        for channel, (mean, std) in enumerate(zip(self.mean, self.std, strict=True)):
+            plane = normalised[..., channel, :, :]  # written in place: no float copy of the whole input
+            np.divide(square[..., channel], np.float32(255), out=plane)
+            np.subtract(plane, np.float32(mean), out=plane)
+            np.divide(plane, np.float32(std), out=plane)
+        return normalised
+
+    def squares(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """Slices (PIL) letterboxed: uint8 (N, size, size, 3)."""
+        batch = np.empty((len(images), self.size, self.size, 3), np.uint8)
+        for row, image in enumerate(images):
+            batch[row] = np.asarray(self.letterbox(image))
+        return batch
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """A slice (PIL) as float32 of shape (3, size, size)."""
@@ -97,3 +114,10 @@ class Preprocessing:
             "std": list(self.std),
             "interpolation": self.interpolation,
         }
+
+
+def _grey_of(rgb: Image.Image) -> Image.Image | None:
+    """The one channel of an RGB picture whose three are equal, None of a coloured one."""
+    red, green, blue = rgb.split()
+    content = red.tobytes()
+    return red if content == green.tobytes() and content == blue.tobytes() else None

@@ -26,7 +26,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from lungct_hf import LungCTClassifier
-    from lungct_hf.model.contract import Contract
+    from lungct_hf.contract import Contract
     from lungct_hf.slices.preprocess import Preprocessing
 
     torch.manual_seed(3)

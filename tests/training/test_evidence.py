@@ -9,12 +9,12 @@ import pytest
 
 from helpers import write_cohort
 from lungct_hf.cohort import Cohort, Split, load_cohort, make_split
+from lungct_hf.contract import Contract
 from lungct_hf.decision import Calibration
 from lungct_hf.evaluation import VIEWS
 from lungct_hf.fit.evidence import Answers, calibrate, fold_into, write_evidence
 from lungct_hf.fit.model_repo import write_model_repo
 from lungct_hf.model import LungCTClassifier, build_network
-from lungct_hf.model.contract import Contract
 from lungct_hf.slices.preprocess import Preprocessing
 
 ARCHITECTURE = "mobilenetv2_035"

@@ -50,6 +50,7 @@ def test_the_model_repo_is_whole_and_nothing_else(finished: tuple[Path, str]) ->
         "evaluation/split.csv",
         "lungct.json",
         "model.safetensors",
+        "onnx/model.onnx",
     ]
 
 

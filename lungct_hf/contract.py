@@ -8,13 +8,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..decision import Calibration
-from ..errors import LungCTError
-from ..labels import LABELS
-from ..slices.preprocess import Preprocessing
-from ..slices.window import LUNG_WINDOW, Window
+from .decision import Calibration
+from .errors import LungCTError
+from .labels import LABELS
+from .slices.preprocess import Preprocessing
+from .slices.window import LUNG_WINDOW, Window
 
 SCHEMA_VERSION = 1
+ONNX_FILE = "onnx/model.onnx"
+ONNX_INPUT, ONNX_OUTPUTS = "pixel_values", ("logits", "cam", "features")
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,9 @@ class Contract:
     """What a runtime must do to reproduce this model's answers, and where the weights come from.
 
     `provenance` holds init, data fingerprint, split hash, recipe, versions and command line, as training noted them.
-    `calibration` is None for weights that nothing was fitted for.
+    `calibration` is None for weights that nothing was fitted for. `onnx` is the record of `onnx/` that the export
+    wrote (sha256, opset, parity with torch, what became of the 8-bit copy) or why it could not; None where nobody
+    tried.
     """
 
     architecture: str
@@ -30,6 +34,12 @@ class Contract:
     window: Window = LUNG_WINDOW
     provenance: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
+    onnx: Mapping[str, Any] | None = None
+
+    @property
+    def has_onnx(self) -> bool:
+        """Whether the model comes with an ONNX file that this record vouches for."""
+        return bool(self.onnx and self.onnx.get("sha256"))
 
     def config(self) -> dict[str, Any]:
         """config.json: transformers' timm_wrapper format, which timm reads too.
@@ -66,6 +76,7 @@ class Contract:
             "geometry": self.preprocessing.to_dict(),
             "provenance": dict(self.provenance),
         }
+        record |= {"onnx": dict(self.onnx)} if self.onnx else {}
         return record | ({"calibration": self.calibration.to_json()} if self.calibration else {})
 
     @classmethod
@@ -103,6 +114,7 @@ class Contract:
             window=Window(center=float(lungct["window"]["center"]), width=float(lungct["window"]["width"])),
             provenance=lungct["provenance"],
             calibration=Calibration.from_json(lungct["calibration"]) if lungct.get("calibration") else None,
+            onnx=dict(lungct["onnx"]) if lungct.get("onnx") else None,
         )
 
 

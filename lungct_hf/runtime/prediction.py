@@ -1,0 +1,172 @@
+"""What a runtime answers for one slice and for one study: one contract for Python, `lungct predict` and the Space."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..decision import Decision
+from ..labels import LABELS
+from ..slices.frame import Frame, Unreadable
+from ..slices.report import InputReport
+
+ABSTAIN, REFUSED, ERROR = "abstain", "refused", "error"
+COLUMNS: tuple[str, ...] = (
+    "file",
+    "frame",
+    "decision",
+    "reason",
+    *(f"p_{label}" for label in LABELS),
+    "revision",
+    "forced",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """One slice.
+
+    `decision` is a class, "abstain" (the model does not know), "refused" (the input is not what the model is for) or
+    "error" (there is no slice). `reason` is the code for all but a class: of decision.py, of slices/report.py. With
+    `force` a slice that would be refused is answered, `forced` is true and `reason` keeps the code of the refusal.
+
+    `probabilities` (calibrated, by class), `confidence` (the largest) and `distance` (from the training data; None for
+    a model that stores no distance) are None for "refused" and "error". `cam` is float32 (h, w) over the input square,
+    0..1, where it was asked for: what spoke for the most probable class and against the others. `model` is a name
+    to show, `revision` the 40-hex commit or None for a directory.
+    """
+
+    file: str
+    frame: int
+    decision: str
+    reason: str | None
+    probabilities: dict[str, float] | None
+    confidence: float | None
+    distance: float | None
+    cam: np.ndarray | None
+    report: InputReport | None
+    model: str
+    revision: str | None
+    forced: bool = False
+    detail: str | None = None  # of an error: one sentence about this file
+    series: str | None = None
+    position: float | None = None
+
+    @classmethod
+    def without_answer(cls, found: Frame | Unreadable, *, model: str, revision: str | None) -> Prediction:
+        """The row of a slice that is refused, or of a file that gives none."""
+        shared: dict[str, Any] = {"model": model, "revision": revision}
+        shared |= dict.fromkeys(("probabilities", "confidence", "distance", "cam"))
+        if isinstance(found, Unreadable):
+            return cls(found.file, 0, ERROR, found.reason, report=None, detail=found.detail, **shared)
+        shared |= {"series": found.series, "position": found.position}
+        return cls(found.file, found.frame, REFUSED, found.report.reason, report=found.report, **shared)
+
+    @classmethod
+    def of(
+        cls, frame: Frame, decision: Decision, *, model: str, revision: str | None, cam: np.ndarray | None = None
+    ) -> Prediction:
+        """The row of a slice that was answered. `cam` is the network's output (3, h, w) for it."""
+        return cls(
+            frame.file,
+            frame.frame,
+            decision.label or ABSTAIN,
+            frame.report.reason or decision.reason,
+            probabilities=decision.probabilities,
+            confidence=decision.confidence,
+            distance=decision.distance,
+            cam=None if cam is None else activation_map(cam, np.array(list(decision.probabilities.values()))),
+            report=frame.report,
+            model=model,
+            revision=revision,
+            forced=bool(frame.report.codes),
+            series=frame.series,
+            position=frame.position,
+        )
+
+    @property
+    def label(self) -> str | None:
+        """The class, or None where there is no answer."""
+        return self.decision if self.decision in LABELS else None
+
+    def row(self) -> dict[str, Any]:
+        """The columns of a table, in the order of COLUMNS; JSON-able."""
+        chances = self.probabilities or dict.fromkeys(LABELS)
+        values = (self.file, self.frame, self.decision, self.reason, *chances.values(), self.revision, self.forced)
+        return dict(zip(COLUMNS, values, strict=True))
+
+    def to_json(self) -> dict[str, Any]:
+        """`row()` and all that does not fit a table, without the map: confidence, distance, place, report, model."""
+        report = self.report
+        return self.row() | {
+            "confidence": self.confidence,
+            "distance": _finite(self.distance),
+            "series": self.series,
+            "position": self.position,
+            "detail": self.detail or (report.sentence if report else None),
+            "report": None
+            if report is None
+            else {"codes": list(report.codes), "warnings": list(report.warnings), "facts": report.facts},
+            "model": self.model,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """The slices of one study and one decision for it.
+
+    `slices` are in scan order. `decision` and `reason` are those of a Prediction; the probabilities are the mean of
+    those of the slices that the network saw (decision.POOLING), the distance their median, and `used` says how many
+    slices that were. `series` is the number of different scans among them: several may not belong together.
+    """
+
+    slices: list[Prediction]
+    decision: str
+    reason: str | None
+    probabilities: dict[str, float] | None
+    confidence: float | None
+    distance: float | None
+    used: int
+    series: int
+    model: str
+    revision: str | None
+
+    @property
+    def label(self) -> str | None:
+        """The class, or None where there is no answer."""
+        return self.decision if self.decision in LABELS else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The case with its slices' rows; JSON-able."""
+        chances = self.probabilities or dict.fromkeys(LABELS)
+        return {
+            "decision": self.decision,
+            "reason": self.reason,
+            **{f"p_{label}": value for label, value in chances.items()},
+            "confidence": self.confidence,
+            "distance": _finite(self.distance),
+            "used": self.used,
+            "series": self.series,
+            "model": self.model,
+            "revision": self.revision,
+            "slices": [one.row() for one in self.slices],
+        }
+
+
+def activation_map(cam: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """What spoke for the most probable class: float32 (h, w), 0..1, largest 1, from the maps of all classes (3, h, w).
+
+    Softmax sees only differences between logits, so a class's map means nothing without the others': shown is how far
+    it lies above their mean, and nothing where it lies below. All zero when the classes do not differ anywhere.
+    """
+    contrast = cam[int(probabilities.argmax())] - cam.mean(axis=0)
+    positive = np.maximum(np.nan_to_num(contrast, nan=0.0, posinf=0.0, neginf=0.0), 0.0).astype(np.float32)
+    top = positive.max()
+    return positive / top if top > 0 else positive
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

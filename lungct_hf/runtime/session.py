@@ -1,0 +1,114 @@
+"""The network on ONNX Runtime: squares in, logits, class-activation maps and features out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from ..contract import ONNX_FILE, ONNX_INPUT, ONNX_OUTPUTS, Contract
+from ..errors import LungCTError, brief
+from ..slices.preprocess import Preprocessing
+
+# Slices in one run of the network, or one per core where there are more. The intermediate results of larger batches
+# leave the cache: on one core a slice took 4.2 ms in batches of 1 to 4, 5.2 ms in 16 and 6.0 ms in 32 (224 pixels).
+_BATCH = 4
+
+
+class Outputs(NamedTuple):
+    """float32 `logits` (N, 3), `features` (N, D) and `cam` (N, 3, h, w), unscaled, of N slices."""
+
+    logits: np.ndarray
+    features: np.ndarray
+    cam: np.ndarray
+
+
+class Session(Protocol):
+    """What runs the network. Several threads may call `run` at once."""
+
+    backend: str
+
+    def run(self, squares: np.ndarray) -> Outputs:
+        """uint8 squares (N, size, size, 3) to the network's outputs."""
+
+
+class OnnxSession:
+    """`onnx/model.onnx` of a model directory, checked against the sha256 in its lungct.json.
+
+    `threads` is the number of cores one call may use (default: all this process may).
+    """
+
+    backend = "onnx"
+
+    def __init__(self, folder: Path, contract: Contract, threads: int | None = None) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise LungCTError(
+                f"onnxruntime cannot be imported ({brief(error)}). Fix: pip install --force-reinstall onnxruntime"
+            ) from error
+
+        content = _checked(folder, contract)
+        options = onnxruntime.SessionOptions()
+        cores = threads or usable_cores()
+        options.intra_op_num_threads = cores
+        options.inter_op_num_threads = 1
+        # Threads that spin while they wait take the cores from the decoding of the next slice, and from everyone else.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        try:
+            self._session: Any = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            shapes = {output.name: output.shape[1:] for output in self._session.get_outputs()}
+        except Exception as error:  # the runtime's own exceptions have no common base below this
+            raise LungCTError(
+                f"ONNX Runtime {onnxruntime.__version__} cannot load {ONNX_FILE} ({brief(error)}). "
+                "Fix: pip install --upgrade onnxruntime, or use backend='torch'."
+            ) from error
+        if not set(shapes) >= set(ONNX_OUTPUTS):
+            raise LungCTError(f"{ONNX_FILE} has the outputs {sorted(shapes)}; needed: {', '.join(ONNX_OUTPUTS)}.")
+        self._none = [np.empty((0, *shapes[name]), np.float32) for name in Outputs._fields]
+        self._batch = max(_BATCH, cores)
+        self._preprocessing: Preprocessing = contract.preprocessing
+
+    def run(self, squares: np.ndarray) -> Outputs:
+        """uint8 squares (N, size, size, 3) to the network's outputs."""
+        parts = [] if len(squares) else [self._none]
+        for start in range(0, len(squares), self._batch):
+            inputs = self._preprocessing.normalise(squares[start : start + self._batch])
+            parts.append(self._session.run(Outputs._fields, {ONNX_INPUT: inputs}))
+        return Outputs(
+            *(np.concatenate(values) if len(parts) > 1 else values[0] for values in zip(*parts, strict=True))
+        )
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _checked(folder: Path, contract: Contract) -> bytes:
+    record = contract.onnx or {}
+    if not contract.has_onnx:
+        reason = f" ({record['sentence']})" if "sentence" in record else ""
+        raise LungCTError(
+            f"This model has no {ONNX_FILE} that its lungct.json vouches for{reason}. Fix: write one with "
+            "`lungct export RUN --data DATA`, or use backend='torch'."
+        )
+    try:
+        content = (folder / ONNX_FILE).read_bytes()
+    except FileNotFoundError as error:
+        raise LungCTError(
+            f"{ONNX_FILE} is missing, though lungct.json names it. Fix: take the whole model from the same revision "
+            "(from the local cache: connect once)."
+        ) from error
+    except OSError as error:
+        raise LungCTError(f"{ONNX_FILE} cannot be read ({brief(error)}).") from error
+    if hashlib.sha256(content).hexdigest() != record["sha256"]:
+        raise LungCTError(
+            f"{ONNX_FILE} is damaged or not this model's: its sha256 is not the one in lungct.json. "
+            "Fix: take both files from the same revision, or write it again with `lungct export RUN --data DATA`."
+        )
+    return content
