@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lungct_hf.allocator import keep_freed_memory
 from lungct_hf.errors import exit_on_error, require
 from lungct_hf.fit.options import Options, parse_options, save_options
 
@@ -28,6 +29,7 @@ RECIPES = Path(__file__).resolve().parent / "recipes"
 with exit_on_error():  # whatever a user can act on is one sentence, not a traceback
     # Threads that soon sleep while they wait: steps are several times quicker beside other work, a tenth slower alone.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    keep_freed_memory()
     # Before the slow imports, so that --help and a mistyped flag are answered at once.
     OPTIONS = parse_options(sys.argv[1:], RECIPES, __doc__ or "")
     require("accelerate", "train")
@@ -138,14 +140,14 @@ def train_once(options: Options, stop: StopRequest, shared: Slices | None = None
 
 def refit(options: Options, stop: StopRequest, slices: Slices, split: Split, *, epochs: int) -> Learned | None:
     """The same training anew on the training and the validation fold, to the epoch that the validation fold chose."""
-    state, run = PartialState(), options.run / "refit"
-    state.print(f"Once more on the training and validation folds together: {epochs} epochs.")
+    again = replace(options, run=options.run / "refit")
+    history = CsvTracker(again.run / "logs" / "metrics.csv")
+    accelerator = make_accelerator(again, history)
+    accelerator.print(f"Once more on the training and validation folds together: {epochs} epochs.")
     both = replace(split, split=np.where(split.split == "validation", "train", split.split))
-    history = CsvTracker(run / "logs" / "metrics.csv")
-    again = replace(options, run=run)
     # The statistics of the first network serve again, and so does what its frozen stages gave.
-    shown = make_accelerator(again, history)
-    return learn(again, stop, shown, history, slices, both, epochs=epochs, norm_rows=split.indices("train"))
+    measured = split.indices("train")
+    return learn(again, stop, accelerator, history, slices, both, epochs=epochs, norm_rows=measured)
 
 
 def cross_validate(options: Options, stop: StopRequest) -> int:
