@@ -97,7 +97,7 @@ def train_once(options: Options, stop: StopRequest, shared: Slices | None = None
     if accelerator.is_main_process:
         save_options(options)
     slices = shared or load_slices(options)
-    cohort, preprocessing = slices.cohort, slices.preprocessing
+    cohort = slices.cohort
     split = cv.split_of(options, cohort)
     describe_data(accelerator.print, cohort, split)
 
@@ -120,17 +120,10 @@ def train_once(options: Options, stop: StopRequest, shared: Slices | None = None
     answers["ring"] = answer(learned.network, slices, test, accelerator, only_the_ring=True)
     if accelerator.is_main_process:
         provenance = {**describe_run(options, cohort), "split": split_record(split), **learned.record}
+        contract = Contract(options.recipe.architecture, slices.preprocessing, provenance=provenance)
+        evidence = {"cohort": cohort, "split": split, "answers": answers, "calibration": calibration}
         model = options.run / "model"
-        contract = Contract(options.recipe.architecture, preprocessing, provenance=provenance)
-        metrics = write_model_repo(
-            model,
-            learned.network.cpu(),
-            contract,
-            cohort=cohort,
-            split=split,
-            answers=answers,
-            calibration=calibration,
-        )
+        metrics = write_model_repo(model, learned.network.cpu(), contract, **evidence)
         if shared:
             cv.print_fold(metrics)
         else:

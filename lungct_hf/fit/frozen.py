@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -145,7 +146,8 @@ class FrontFeatures:
         count, versions = len(self._slices.squares), self._recipe.variants + 1
         kept = torch.empty(0)
         starts = [(variant, start) for variant in range(versions) for start in range(0, count, _BATCH)]
-        for variant, start in tqdm(starts, "frozen stages", delay=2, leave=False):
+        every = 0.5 if sys.stderr.isatty() else 10  # seconds; a log file gets few lines
+        for variant, start in tqdm(starts, "frozen stages", delay=2, mininterval=every, leave=False):
             squares = np.stack([self._square(row, variant) for row in range(start, min(start + _BATCH, count))])
             batch = torch.from_numpy(self._slices.preprocessing.normalise(squares))
             made = self._front(batch.to(device, memory_format=torch.channels_last)).half().cpu()
