@@ -195,7 +195,7 @@ def learn(
 ) -> Learned | None:
     """Train, from a checkpoint where there is one; None when it was asked to stop.
 
-    Without a validation fold the last of `epochs` is taken, on the schedule of the whole recipe. `norm_rows` are the
+    Without a validation fold the last of `epochs` is taken, by when the learning rate is down. `norm_rows` are the
     slices that `adapt_norm` measures, by default those trained on.
     """
     say, recipe, is_main = accelerator.print, options.recipe, accelerator.is_main_process
@@ -218,7 +218,7 @@ def learn(
         network,
         recipe,
         accelerator,
-        schedule=Schedule.of(recipe, batches.steps),
+        schedule=Schedule.of(recipe, batches.steps, epochs),
         loss_weights=class_weights(cohort.labels[train], len(LABELS)) if recipe.class_weights else None,
         seed=options.seed,
     )
