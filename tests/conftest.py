@@ -30,6 +30,9 @@ os.environ |= {
     "GRADIO_TEMP_DIR": f"{_CACHE}/gradio",
     "LUNGCT_TESTS_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    # As keep_freed_memory does, for every program the tests start: torch needs half the time.
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
     # Several workers whose torch takes all cores each would stand in each other's way.
     "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
     "PYTHONPATH": os.pathsep.join([str(TESTS / "offline"), *filter(None, [os.environ.get("PYTHONPATH")])]),

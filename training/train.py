@@ -16,9 +16,11 @@ import os
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lungct_hf.allocator import keep_freed_memory
 from lungct_hf.errors import exit_on_error, require
 from lungct_hf.fit.options import Options, parse_options, save_options
 
@@ -27,10 +29,12 @@ RECIPES = Path(__file__).resolve().parent / "recipes"
 with exit_on_error():  # whatever a user can act on is one sentence, not a traceback
     # Threads that soon sleep while they wait: steps are several times quicker beside other work, a tenth slower alone.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    keep_freed_memory()
     # Before the slow imports, so that --help and a mistyped flag are answered at once.
     OPTIONS = parse_options(sys.argv[1:], RECIPES, __doc__ or "")
     require("accelerate", "train")
     from lungct_hf.model import build_network, load_init  # noqa: I001
+    import numpy as np
     import torch
     from accelerate import Accelerator, PartialState
     from accelerate.utils import broadcast_object_list, parse_flag_from_env, set_seed
@@ -40,11 +44,11 @@ with exit_on_error():  # whatever a user can act on is one sentence, not a trace
     from lungct_hf.fit import cross_validation as cv
     from lungct_hf.fit.checkpoint import load_checkpoint, save_checkpoint, sole_owner
     from lungct_hf.fit.data import Slices, describe_data, describe_run, load_slices, training_batches
-    from lungct_hf.fit.evidence import calibrate
-    from lungct_hf.fit.frozen import keep_front, predict_validation
-    from lungct_hf.fit.inference import mean_log_loss, predict_with_features
+    from lungct_hf.fit.evidence import answer, calibrate, moved_to
+    from lungct_hf.fit.frozen import adapt_norm, keep_front, predict_validation
+    from lungct_hf.fit.inference import mean_log_loss
     from lungct_hf.fit.learner import Learner, class_weights
-    from lungct_hf.fit.model_repo import split_record, write_model_repo
+    from lungct_hf.fit.model_repo import chosen_by, split_record, write_model_repo
     from lungct_hf.fit.processes import epoch_bar, finish_trackers, make_accelerator
     from lungct_hf.fit.report import print_summary
     from lungct_hf.fit.schedule import Schedule
@@ -75,8 +79,7 @@ def main() -> int:
             state.print(f"This run is finished; its model is in {options.run / 'model'}.")
             code = 0
         else:
-            stop = StopRequest()
-            code = cross_validate(options, stop) if options.folds else train_once(options, stop)
+            code = (cross_validate if options.folds else train_once)(options, StopRequest())
         if code:
             state.print(f"Continue with: --resume {options.run}")
         elif state.is_main_process and options.push_to_hub:
@@ -94,7 +97,7 @@ def train_once(options: Options, stop: StopRequest, shared: Slices | None = None
     if accelerator.is_main_process:
         save_options(options)
     slices = shared or load_slices(options)
-    cohort, preprocessing, squares = slices
+    cohort = slices.cohort
     split = cv.split_of(options, cohort)
     describe_data(accelerator.print, cohort, split)
 
@@ -102,29 +105,42 @@ def train_once(options: Options, stop: StopRequest, shared: Slices | None = None
     if learned is None:
         return stop.exit_code
 
-    answers = {
-        name: predict_with_features(learned.network, squares, split.indices(name), preprocessing, accelerator)
-        for name in ("train", "validation", "test")
-    }
+    train, validation, test = (split.indices(name) for name in ("train", "validation", "test"))
+    held = {"train": train, "validation": validation}
+    answers = {name: answer(learned.network, slices, rows, accelerator) for name, rows in held.items()}
+    calibration = calibrate(cohort, split, answers)  # on the validation groups only
+    if options.recipe.refit:
+        learned = refit(options, stop, slices, split, epochs=learned.record["training"]["best_epoch"])
+        if learned is None:
+            return stop.exit_code
+        known = np.concatenate([train, validation])
+        features = answer(learned.network, slices, known, accelerator)[1]
+        calibration = moved_to(calibration, features, cohort.labels[known])
+    answers["test"] = answer(learned.network, slices, test, accelerator)
+    answers["ring"] = answer(learned.network, slices, test, accelerator, only_the_ring=True)
     if accelerator.is_main_process:
-        calibration = calibrate(cohort, split, answers)  # on the validation groups only
         provenance = {**describe_run(options, cohort), "split": split_record(split), **learned.record}
+        contract = Contract(options.recipe.architecture, slices.preprocessing, provenance=provenance)
+        evidence = {"cohort": cohort, "split": split, "answers": answers, "calibration": calibration}
         model = options.run / "model"
-        contract = Contract(options.recipe.architecture, preprocessing, provenance=provenance)
-        metrics = write_model_repo(
-            model,
-            learned.network.cpu(),
-            contract,
-            cohort=cohort,
-            split=split,
-            answers=answers,
-            calibration=calibration,
-        )
+        metrics = write_model_repo(model, learned.network.cpu(), contract, **evidence)
         if shared:
             cv.print_fold(metrics)
         else:
             print_summary(metrics, provenance, model, pushed=bool(options.push_to_hub))
     return 0
+
+
+def refit(options: Options, stop: StopRequest, slices: Slices, split: Split, *, epochs: int) -> Learned | None:
+    """The same training anew on the training and the validation fold, to the epoch that the validation fold chose."""
+    again = replace(options, run=options.run / "refit")
+    history = CsvTracker(again.run / "logs" / "metrics.csv")
+    accelerator = make_accelerator(again, history)
+    accelerator.print(f"Once more on the training and validation folds together: {epochs} epochs.")
+    both = replace(split, split=np.where(split.split == "validation", "train", split.split))
+    # The statistics of the first network serve again, and so does what its frozen stages gave.
+    measured = split.indices("train")
+    return learn(again, stop, accelerator, history, slices, both, epochs=epochs, norm_rows=measured)
 
 
 def cross_validate(options: Options, stop: StopRequest) -> int:
@@ -156,11 +172,13 @@ def cross_validate(options: Options, stop: StopRequest) -> int:
     learned = learn(options, stop, accelerator, history, slices, split, epochs=epochs)
     if learned is None:
         return stop.exit_code
+    features = answer(learned.network, slices, split.indices("train"), accelerator)[1]
     if evidence:
         provenance = {**describe_run(options, slices.cohort), "split": evidence.split_record(), **learned.record}
         contract = Contract(options.recipe.architecture, slices.preprocessing, provenance=provenance)
         model = options.run / "model"
-        cv.write_published(model, learned.network.cpu(), contract, evidence, slices.cohort)
+        calibration = evidence.calibrate(features, slices.cohort.labels)
+        cv.write_published(model, learned.network.cpu(), contract, evidence, calibration, slices.cohort)
         cv.print_end(model, pushed=bool(options.push_to_hub))
     return 0
 
@@ -173,10 +191,12 @@ def learn(
     slices: Slices,
     split: Split,
     epochs: int | None = None,
+    norm_rows: np.ndarray | None = None,
 ) -> Learned | None:
     """Train, from a checkpoint where there is one; None when it was asked to stop.
 
-    Without a validation fold the last of `epochs` is taken, on the schedule of the whole recipe.
+    Without a validation fold the last of `epochs` is taken, on the schedule of the whole recipe. `norm_rows` are the
+    slices that `adapt_norm` measures, by default those trained on.
     """
     say, recipe, is_main = accelerator.print, options.recipe, accelerator.is_main_process
     cohort = slices.cohort
@@ -190,6 +210,8 @@ def learn(
     if is_main:  # the other processes receive these weights when the network is prepared
         init = load_init(options.init, say=say)
         init.apply(network)
+        if recipe.adapt_norm:
+            adapt_norm(network, slices, train if norm_rows is None else norm_rows, options.seed)
         init_record = init.record()
     batches = training_batches(slices, train, options, accelerator)
     learner = Learner(
@@ -201,7 +223,7 @@ def learn(
         seed=options.seed,
     )
 
-    features = keep_front(learner.network, slices, options, batches, train, validation)
+    features = keep_front(learner.network, slices, options, batches)
 
     # ------------------------------------------------------------------ continue an earlier run
     checkpoints = options.run / "checkpoints"
@@ -288,7 +310,7 @@ def learn(
     training = {
         "epochs": epoch,
         "best_epoch": learner.best["epoch"] + 1,
-        "chosen_by": "best on the validation fold" if len(validation) else "median of the folds' best",
+        "chosen_by": chosen_by(options, has_validation=len(validation) > 0),
         "steps": learner.step,
         "seconds": round(seconds_before + time.monotonic() - started, 1),
         "processes": accelerator.num_processes,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..decision import AbstainRule, Calibration, Decision, FeatureDistance, decide
-    from .baselines import nearest_neighbour, ring
+    from .baselines import VIEWS, nearest_neighbour, only_ring, ring
     from .bootstrap import intervals, paired_difference
     from .calibration import (
         fit_abstain,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .sample import Sample
 
 _HOMES = {
-    "baselines": ("nearest_neighbour", "ring"),
+    "baselines": ("VIEWS", "nearest_neighbour", "only_ring", "ring"),
     "bootstrap": ("intervals", "paired_difference"),
     "calibration": (
         "fit_abstain",
@@ -47,6 +47,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 # `figures.figures` is not here: importing its module would put the module in the function's place.
 __all__ = [
     "METRICS",
+    "VIEWS",
     "AbstainRule",
     "Calibration",
     "Decision",
@@ -62,6 +63,7 @@ __all__ = [
     "fold_temperature",
     "intervals",
     "nearest_neighbour",
+    "only_ring",
     "paired_difference",
     "read_predictions",
     "ring",

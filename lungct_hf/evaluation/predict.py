@@ -11,7 +11,7 @@ from ..decision import Calibration, decide
 from ..labels import LABELS
 from ..model import LungCTClassifier
 from ..model.network import logits_and_features
-from .baselines import nearest_neighbour, ring
+from .baselines import VIEWS, nearest_neighbour
 
 
 @torch.inference_mode()
@@ -87,5 +87,5 @@ def baselines_of(cohort: Cohort, split: Split) -> dict[str, np.ndarray]:
     """Class numbers of the test slices by what learns nothing, under the columns' names in predictions.parquet."""
     known = np.concatenate([split.indices("train"), split.indices("validation")])
     test, labels = split.indices("test"), cohort.labels
-    views = {"nearest_neighbour": cohort.thumbnails, "ring_nearest_neighbour": ring(cohort.thumbnails)}
+    views = {name: view(cohort.thumbnails) for name, view in VIEWS.items()}
     return {name: nearest_neighbour(view[known], labels[known], view[test]) for name, view in views.items()}

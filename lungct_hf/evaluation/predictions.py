@@ -35,6 +35,7 @@ OPTIONAL = pa.schema(
         ("abstained", pa.string()),  # the reason not to answer (decision.py), "" where the model answered
         ("nearest_neighbour", pa.string()),  # the class that 1-NN on thumbnails named
         ("ring_nearest_neighbour", pa.string()),  # the same on the outer ring alone
+        ("histogram_nearest_neighbour", pa.string()),  # the same on nothing but how many pixels have each grey level
         ("ring_logits", _LOGITS),  # the model's own, shown only the ring
     ]
 )

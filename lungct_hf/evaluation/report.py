@@ -11,7 +11,8 @@
       uncalibrated  ece, log_loss and brier before the temperature, when the predictions carry it
       abstention    coverage and error of the abstain rule, when there is one
     validation      plain figures: it chose the weights
-    baselines       nearest_neighbour, ring_nearest_neighbour, model_ring: as test, and model_minus: paired difference
+    baselines       nearest_neighbour, ring_nearest_neighbour, histogram_nearest_neighbour, model_ring: as test, and
+                    model_minus: paired difference
     other_protocols {name: {test, validation, baselines}}
     leak_gap        image-level minus the headline, for the model and each baseline
     protocol, split, bootstrap
@@ -30,6 +31,7 @@ import pyarrow as pa
 
 from ..decision import POOLING, Calibration, why_not
 from ..errors import LungCTError, UsageError
+from .baselines import VIEWS
 from .bootstrap import REPLICATES, cautions, difference, intervals, method, paired_difference, share
 from .calibration import risk_coverage
 from .figures import figures
@@ -40,6 +42,7 @@ IMAGE = "image"  # the protocol that leaks: slices assigned one by one
 BASELINES = {
     "nearest_neighbour": "1-NN on 64 x 64 grey thumbnails, training and validation slices as neighbours",
     "ring_nearest_neighbour": "the same on the outer 10-pixel ring alone, where no lung is seen",
+    "histogram_nearest_neighbour": "the same on the grey histogram alone, which knows no place",
     "model_ring": "the model itself, shown only the outer ring",
 }
 _COMPARED = ("balanced_accuracy", "accuracy", "macro_auroc")
@@ -118,7 +121,7 @@ def _parts(table: pa.Table, split: dict[str, Any], calibration: Calibration | No
 
 def _part(rows: pa.Table, others: pa.Table, calibration: Calibration | None) -> Part:
     test, baselines = _sample(rows), {}
-    for column in ("nearest_neighbour", "ring_nearest_neighbour"):
+    for column in VIEWS:
         if column in rows.column_names and (named := class_numbers(rows, column)).min() >= 0:
             baselines[column] = Sample.of(test.labels, named=named, groups=test.groups, keys=test.keys, runs=test.runs)
     if "ring_logits" in rows.column_names and not np.isnan(logits_of(rows, "ring_logits")).any():

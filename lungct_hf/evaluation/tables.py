@@ -10,6 +10,7 @@ SOURCES = {
     "model": "model",
     "nearest_neighbour": "1-NN, thumbnails",
     "ring_nearest_neighbour": "1-NN, ring only",
+    "histogram_nearest_neighbour": "1-NN, histogram",
     "model_ring": "model, ring only",
 }
 _PERCENT = {

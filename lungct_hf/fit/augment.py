@@ -10,6 +10,8 @@ from PIL import Image
 
 from .recipe import Recipe
 
+_AIR = 130  # grey values in the lung window: air about 41, the letterbox border 116, fat 194, muscle 218
+_LEAST_BODY = 0.15  # of the square
 _KNOTS = 5  # points of the piecewise linear grey-value curve, its ends included
 
 
@@ -17,8 +19,9 @@ _KNOTS = 5  # points of the piecewise linear grey-value curve, its ends included
 class Augmentation:
     """Small shift, scale, rotation, brightness and contrast; mirroring only where the recipe declares it.
 
-    Against shortcuts, off unless the recipe names them: a border of random grey (`border_fill`), and grey values and
-    sharpness as other windows and exports would give them (`window_jitter`, `gamma`, `blur`, `noise`).
+    Against shortcuts, off unless the recipe names them: a border of random grey (`border_fill`), the same around the
+    body, where table and clothes are (`body_mask`), and grey values and sharpness as other windows and exports would
+    give them (`window_jitter`, `gamma`, `blur`, `noise`).
     """
 
     recipe: Recipe
@@ -31,8 +34,12 @@ class Augmentation:
         angle, zoom, right, down, light, gain, mirror, tilt = rng.uniform(-1, 1, 8)
         chance, shade, bend, softness, grain = rng.uniform(0, 1, 5)
         knots, seed = rng.uniform(-1, 1, _KNOTS), int(rng.integers(2**63))
+        cover, around = rng.uniform(0, 1, 2)
 
         fill = self.fill
+        if cover < recipe.body_mask:
+            fill = (round(255 * around),) * 3
+            square = np.where(body(square)[..., None], square, np.uint8(fill[0]))
         if chance < recipe.border_fill:
             fill = (round(255 * shade),) * 3
             square = with_border(square, self.fill, fill)
@@ -92,6 +99,22 @@ def with_border(square: np.ndarray, old: tuple[int, ...], new: tuple[int, ...]) 
             view[: inside[0]] = new
             view[inside[-1] + 1 :] = new
     return made
+
+
+def body(square: np.ndarray) -> np.ndarray:
+    """bool (H, W): the largest bright part of a slice in the lung window with its holes, the lungs, filled.
+
+    Everything is body where the bright parts are too small to be one: then there is nothing to mask by.
+    """
+    from scipy import ndimage
+
+    bright = ndimage.binary_opening(square[..., 1] > _AIR, iterations=2)  # the table touches the back in thin lines
+    parts, count = ndimage.label(bright)
+    if not count:
+        return np.ones(bright.shape, bool)
+    largest = parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
+    filled = ndimage.binary_fill_holes(ndimage.binary_dilation(largest, iterations=2))
+    return filled if filled.mean() > _LEAST_BODY else np.ones(bright.shape, bool)
 
 
 def grey_curve(changes: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Cross-validation: one run for each fold and seed, all their test predictions pooled, a model from all slices.
 
     OUTPUT_DIR/seed-S/fold-F/   a run like any other, which `--resume` can also continue alone
+    OUTPUT_DIR/image/seed-S/... with --leak-gap: the same by image, to show what near-copies add
     OUTPUT_DIR/evaluation/      the pooled test predictions and what follows from them
     OUTPUT_DIR/model/           trained on every slice; its evaluation is the pooled one and says so
 
@@ -26,12 +27,24 @@ from torch import nn
 
 from ..cohort import Cohort, Split, make_split
 from ..contract import Contract
+from ..decision import AbstainRule, Calibration
 from ..errors import LungCTError, UsageError
-from ..evaluation import Report, evaluate_predictions, nearest_neighbour, read_predictions, ring, tables
+from ..evaluation import (
+    Report,
+    evaluate_predictions,
+    fit_abstain,
+    fit_distance,
+    fit_temperature,
+    read_predictions,
+    tables,
+)
 from ..evaluation.plots import write_plots
 from ..evaluation.predictions import OPTIONAL, SCHEMA, write_predictions
+from ..evaluation.report import IMAGE
+from ..evaluation.sample import softmax
 from ..files import folder_in_one_step, write_json
 from ..labels import LABELS
+from .evidence import TARGET_ERROR, fold_into
 from .model_repo import split_record, write_weights
 from .options import Options
 
@@ -40,9 +53,13 @@ SENTENCE = "Cross-validated: the published weights were trained on all slices an
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What the folds showed: the pooled predictions, their report, and how long the published model is to train."""
+    """What the folds showed: the pooled predictions, their report, and how long the published model is to train.
+
+    `held_out` are the folds' answers on their validation slices, of the headline protocol.
+    """
 
     rows: list[dict[str, object]]
+    held_out: list[dict[str, Any]]
     report: Report
     split: Split  # of the first seed, with every slice in train: what the published model sees
     epochs: int
@@ -52,6 +69,32 @@ class Evidence:
         """metrics.json, which says that it is not about the published weights."""
         return self.report.metrics
 
+    def calibrate(self, features: np.ndarray, labels: np.ndarray) -> Calibration:
+        """For the published weights: from the folds' validation groups, each judged by a network that never saw it.
+
+        `features` (N, D) are those of the published network for all slices; they give the distance its centres.
+        """
+        truth = np.array([LABELS.index(row["label"]) for row in self.held_out])
+        groups = np.array([row["group"] for row in self.held_out], np.str_)
+        raw = np.array([np.multiply(row["logits"], row["temperature"]) for row in self.held_out])
+        distances = np.array([np.nan if row.get("distance") is None else row["distance"] for row in self.held_out])
+        try:
+            measured = None if np.isnan(distances).any() else distances
+            distance = None if measured is None else fit_distance(features, labels)
+            temperature = fit_temperature(raw, truth, groups)
+            rule = fit_abstain(
+                softmax(raw / temperature),
+                truth,
+                groups,
+                target_error=TARGET_ERROR,
+                distance=distance,
+                distances=measured,
+            )
+        except UsageError as error:
+            return Calibration(not_fitted=str(error))
+        fitted_on = {"slices": len(truth), "groups": len(set(groups.tolist()))}
+        return Calibration(temperature=temperature, folded=True, abstain=rule, fitted_on=fitted_on)
+
     def split_record(self) -> dict[str, Any]:
         """The entry for lungct.json; there is no test fold."""
         seeds = self.metrics["evidence"]["seeds"]
@@ -59,11 +102,14 @@ class Evidence:
 
 
 def fold_runs(options: Options) -> Iterator[Options]:
-    """The options of each fold's run, seed by seed."""
-    for seed in options.seeds:
-        for fold in range(options.fold_count):
-            run = options.run / f"seed-{seed}" / f"fold-{fold}"
-            yield replace(options, run=run, seed=seed, fold=fold, folds=None, seeds=(), push_to_hub=None)
+    """The options of each fold's run, protocol by protocol and seed by seed."""
+    single = replace(options, folds=None, seeds=(), push_to_hub=None, leak_gap=False)
+    protocols = [(options.run, options.split)] + ([(options.run / IMAGE, IMAGE)] if options.leak_gap else [])
+    for folder, split in protocols:
+        for seed in options.seeds:
+            for fold in range(options.fold_count):
+                run = folder / f"seed-{seed}" / f"fold-{fold}"
+                yield replace(single, run=run, split=split, seed=seed, fold=fold)
 
 
 def split_of(options: Options, cohort: Cohort) -> Split:
@@ -95,6 +141,7 @@ def pool(options: Options, cohort: Cohort) -> Evidence:
     Raises LungCTError when a fold was trained on other data than `cohort`.
     """
     rows: list[dict[str, object]] = []
+    held_out: list[dict[str, Any]] = []
     splits, best = [], []
     for part in fold_runs(options):
         split = split_of(part, cohort)
@@ -104,9 +151,12 @@ def pool(options: Options, cohort: Cohort) -> Evidence:
                 f"The run in {part.run} was trained on another split than the data give now. Fix: bring back the same "
                 "data, or start a new cross-validation."
             )
-        splits.append(split)
-        best.append(int(record["training"]["best_epoch"]))
-        rows += _test_rows(part, cohort, split)
+        tested, validated = _rows_of(part, split)
+        rows += tested
+        if part.split == options.split:
+            splits.append(split)
+            best.append(int(record["training"]["best_epoch"]))
+            held_out += validated
     first = splits[0]
     everything = replace(first, split=np.full(len(cohort), "train", "<U10"), margin=None)
     facts = {
@@ -127,7 +177,7 @@ def pool(options: Options, cohort: Cohort) -> Evidence:
         "seeds": list(options.seeds),
         "best_epochs": best,
     }
-    return Evidence(rows, report, everything, statistics.median_high(best))
+    return Evidence(rows, held_out, report, everything, statistics.median_high(best))
 
 
 def write_evidence(evidence: Evidence, folder: Path) -> None:
@@ -138,8 +188,12 @@ def write_evidence(evidence: Evidence, folder: Path) -> None:
         write_plots(evidence.report, fresh)
 
 
-def write_published(folder: Path, network: nn.Module, contract: Contract, evidence: Evidence, cohort: Cohort) -> None:
+def write_published(
+    folder: Path, network: nn.Module, contract: Contract, evidence: Evidence, calibration: Calibration, cohort: Cohort
+) -> None:
     """The model repo of weights that saw every slice: its evaluation is that of the folds."""
+    fold_into(network, calibration)
+    contract = replace(contract, calibration=calibration)
     with folder_in_one_step(folder) as fresh:
         write_json(fresh / "evaluation" / "metrics.json", evidence.metrics)
         write_predictions(fresh / "evaluation" / "predictions.parquet", evidence.rows)
@@ -188,21 +242,14 @@ def _show(console: Console, rows: list[tuple[str, ...]], *columns: str) -> None:
     console.print(table)
 
 
-def _test_rows(part: Options, cohort: Cohort, split: Split) -> list[dict[str, object]]:
+def _rows_of(part: Options, split: Split) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """A fold's test and validation rows, with what tells them from other folds' rows."""
     table, _, _ = read_predictions(part.run / "model" / "evaluation" / "predictions.parquet")
     kept = [name for name in table.column_names if name in (*SCHEMA.names, *OPTIONAL.names)]
-    rows = [row for row in table.select(kept).to_pylist() if row["split"] == "test"]
-    place = {str(name): row for row, name in enumerate(cohort.ids.tolist())}
-    test = [place[row["id"]] for row in rows]
-    known = np.concatenate([split.indices("train"), split.indices("validation")])
-    views = {"nearest_neighbour": cohort.thumbnails, "ring_nearest_neighbour": ring(cohort.thumbnails)}
-    for name, view in views.items():
-        if name not in kept:
-            named = nearest_neighbour(view[known], cohort.labels[known], view[test])
-            for row, number in zip(rows, named.tolist(), strict=True):
-                row[name] = LABELS[number]
     protocol = split.grouping if split.protocol == "grouped" else split.protocol
-    return [row | {"protocol": protocol, "seed": part.seed} for row in rows]
+    rows = [row | {"protocol": protocol, "seed": part.seed} for row in table.select(kept).to_pylist()]
+    tested, validated = ([row for row in rows if row["split"] == name] for name in ("test", "validation"))
+    return tested, validated
 
 
 def _report(rows: list[dict[str, object]], facts: dict[str, Any]) -> Report:
@@ -210,4 +257,6 @@ def _report(rows: list[dict[str, object]], facts: dict[str, Any]) -> Report:
     with tempfile.TemporaryDirectory(prefix="lungct-pool-") as scratch:
         path = Path(scratch) / "predictions.parquet"
         write_predictions(path, rows)
-        return evaluate_predictions(path, split=facts)
+        # Each fold decided by thresholds of its own, which are in the rows; only their common target is not.
+        target = Calibration(abstain=AbstainRule(min_confidence=0.0, target_error=TARGET_ERROR))
+        return evaluate_predictions(path, split=facts, calibration=target)

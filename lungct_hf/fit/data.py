@@ -18,11 +18,12 @@ from .options import Options
 
 
 class Slices(NamedTuple):
-    """A cohort, how its slices become an input, and the decoded slices."""
+    """A cohort, how its slices become an input, and the decoded slices; `front` keeps what frozen stages give."""
 
     cohort: Cohort
     preprocessing: Preprocessing
     squares: Squares
+    front: dict[str, Any]
 
 
 def load_slices(options: Options) -> Slices:
@@ -37,7 +38,7 @@ def load_slices(options: Options) -> Slices:
             progress=state.is_main_process,
         )
     preprocessing = Preprocessing(size=options.recipe.image_size)
-    return Slices(cohort, preprocessing, Squares(cohort, preprocessing, progress=state.is_main_process))
+    return Slices(cohort, preprocessing, Squares(cohort, preprocessing, progress=state.is_main_process), front={})
 
 
 def training_batches(slices: Slices, rows: np.ndarray, options: Options, accelerator: Accelerator) -> TrainingBatches:

@@ -2,31 +2,63 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from ..cohort import Cohort, Split
 from ..cohort.names import SPLITS
 from ..decision import Calibration, decide
 from ..errors import UsageError
-from ..evaluation import evaluate_predictions, fit_calibration, fold_temperature, write_predictions
+from ..evaluation import (
+    evaluate_predictions,
+    fit_calibration,
+    fit_distance,
+    fold_temperature,
+    only_ring,
+    write_predictions,
+)
 from ..evaluation.plots import write_plots
 from ..evaluation.predict import baselines_of
 from ..files import write_json
 from ..labels import LABELS
+from .inference import predict_with_features
+
+if TYPE_CHECKING:
+    from .data import Slices  # which needs this module for its records
 
 TARGET_ERROR = 0.05  # of the slices that the model answers at most this share may be wrong
 Answers = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
+class _Rings:
+    """The slices (`squares[row]`) with everything inside the outer ring covered."""
+
+    def __init__(self, slices: Slices) -> None:
+        self._squares, self._fill = slices.squares, slices.preprocessing.fill
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return only_ring(self._squares[row], self._fill)
+
+
+def answer(
+    network: nn.Module, slices: Slices, rows: np.ndarray, accelerator: Accelerator, *, only_the_ring: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (len(rows), 3) and features (len(rows), D) of the slices, or of nothing but their outer ring."""
+    view = _Rings(slices) if only_the_ring else slices.squares
+    return predict_with_features(network, view, rows, slices.preprocessing, accelerator)
+
+
 def calibrate(cohort: Cohort, split: Split, answers: Answers) -> Calibration:
     """Temperature and abstain rule from the validation groups only; the training slices give the distance's centres.
 
-    `answers` holds logits (N, 3) before any temperature and features (N, D) for `train` and `validation`. What cannot
+    `answers` holds logits (N, 3) before any temperature and features (N, D) for `train` and `validation`, from a
+    network that has not learned from the latter. What cannot
     be fitted is left out and `not_fitted` says why: a run that came this far is not lost for it.
     """
     rows, labels = split.indices("validation"), np.asarray(cohort.labels)
@@ -42,6 +74,17 @@ def calibrate(cohort: Cohort, split: Split, answers: Answers) -> Calibration:
     except UsageError as error:
         return Calibration(not_fitted=str(error))
     return Calibration(found.temperature, found.folded, found.abstain, found.fitted_on, not_fitted=reason)
+
+
+def moved_to(calibration: Calibration, features: np.ndarray, labels: np.ndarray) -> Calibration:
+    """The same temperature and thresholds for a network that was trained anew, with features (N, D) of its own.
+
+    The distance is measured in units of the scatter of the training features, so its threshold carries over.
+    """
+    rule = calibration.abstain
+    if rule is None or rule.distance is None:
+        return calibration
+    return replace(calibration, abstain=replace(rule, distance=fit_distance(features, labels)))
 
 
 @torch.no_grad()
@@ -73,7 +116,10 @@ def write_evidence(
 def prediction_rows(
     cohort: Cohort, split: Split, answers: Answers, calibration: Calibration
 ) -> list[dict[str, object]]:
-    """One row per held-out slice; `answers` are from before the temperature, the stored logits are divided by it."""
+    """One row per held-out slice; `answers` are from before the temperature, the stored logits are divided by it.
+
+    `ring` in `answers` holds the test slices' logits from their outer ring alone.
+    """
     rows: list[dict[str, object]] = []
     baselines = baselines_of(cohort, split)
     for name in ("test", "validation"):
@@ -95,6 +141,7 @@ def prediction_rows(
             if calibration.abstain is not None:
                 found["abstained"] = decisions[place].reason or ""
             if name == "test":
+                found["ring_logits"] = (answers["ring"][0][place] / calibration.temperature).tolist()
                 found |= {column: LABELS[classes[place]] for column, classes in baselines.items()}
             rows.append(found)
     return rows

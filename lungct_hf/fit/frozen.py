@@ -6,6 +6,9 @@ fixed number of variants of each slice instead of a new one in every epoch.
 
 from __future__ import annotations
 
+import hashlib
+import math
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +29,8 @@ from .options import Options
 from .recipe import Recipe
 
 _BATCH = 32
+_NORM_SLICES, _NORM_BATCH = 512, 64
+_MOST_BYTES = 8 << 30
 
 
 def front_modules(network: nn.Module, stages: int) -> list[nn.Module]:
@@ -46,6 +51,29 @@ def freeze(network: nn.Module, stages: int) -> set[nn.Parameter]:
     return frozen
 
 
+@torch.no_grad()
+def adapt_norm(network: nn.Module, slices: Slices, rows: np.ndarray, seed: int) -> None:
+    """Measure every batch norm's statistics anew on up to 512 of the slices `rows`: CT differs from photographs.
+
+    Labels are not looked at. The network must be on the CPU; it is left in evaluation mode.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over the batches
+    network.train()
+    chosen = random_stream(seed, 4).permutation(rows)[:_NORM_SLICES]
+    for part in np.array_split(chosen, math.ceil(len(chosen) / _NORM_BATCH)):
+        squares = np.stack([slices.squares[int(row)] for row in part])
+        network(
+            torch.from_numpy(slices.preprocessing.normalise(squares)).contiguous(memory_format=torch.channels_last)
+        )
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()
+
+
 class Rest(nn.Module):
     """What comes behind the frozen front: features of the front to logits. It holds the whole network."""
 
@@ -62,29 +90,32 @@ class Rest(nn.Module):
 
 
 class FrontFeatures:
-    """float16 features of the frozen front: of every row as it is, and of `variants` augmented versions of some."""
+    """float16 features of the frozen front: of every slice as it is, and of `variants` augmented versions of it.
 
-    def __init__(
-        self,
-        network: nn.Module,
-        slices: Slices,
-        recipe: Recipe,
-        *,
-        train: np.ndarray,
-        validation: np.ndarray,
-        seed: int,
-    ) -> None:
-        self._network, self._slices, self._recipe, self._seed = network, slices, recipe, seed
+    They depend on the slices, the front and the seed, not on a fold, so the folds of a cross-validation share them.
+    Raises UsageError when they would not fit into _MOST_BYTES.
+    """
+
+    def __init__(self, network: nn.Module, slices: Slices, recipe: Recipe, seed: int) -> None:
+        self._slices, self._recipe, self._seed = slices, recipe, seed
         self._front = nn.Sequential(*front_modules(network, recipe.freeze_stages))
         self._augmentation = Augmentation(recipe, slices.preprocessing.fill)
-        jobs = [(int(row), 0) for row in np.concatenate([train, validation])]
-        jobs += [(int(row), variant) for variant in range(1, recipe.variants + 1) for row in train]
-        self._of = {job: number for number, job in enumerate(jobs)}
-        self._kept = self._compute(jobs)
+        self.made_for = self.key(network, recipe, seed)
+        self._kept = self._compute(next(network.parameters()).device)
+
+    @staticmethod
+    def key(network: nn.Module, recipe: Recipe, seed: int) -> str:
+        """What the features depend on besides the slices."""
+        digest = hashlib.sha256(f"{seed} {recipe}".encode())
+        for module in front_modules(network, recipe.freeze_stages):
+            for value in module.state_dict().values():
+                digest.update(value.cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     def __getitem__(self, key: tuple[int, int]) -> torch.Tensor:
         """Features (C, H, W) float32 of a row; variant 0 is the slice as it is."""
-        return self._kept[self._of[key]].float()
+        row, variant = key
+        return self._kept[variant, row].float()
 
     @torch.no_grad()
     def predict(self, network: nn.Module, rows: np.ndarray, accelerator: Accelerator) -> np.ndarray:
@@ -109,17 +140,27 @@ class FrontFeatures:
         return self._augmentation(square, random_stream(self._seed, 3, variant, row)) if variant else square
 
     @torch.no_grad()
-    def _compute(self, jobs: list[tuple[int, int]]) -> torch.Tensor:
+    def _compute(self, device: torch.device) -> torch.Tensor:
+        """float16 (variants + 1, slices, C, H, W). Always in the same batches, so that the bits are the same."""
         self._front.eval()
-        device = next(self._network.parameters()).device
+        count, versions = len(self._slices.squares), self._recipe.variants + 1
         kept = torch.empty(0)
-        for start in tqdm(range(0, len(jobs), _BATCH), "frozen stages", delay=2, leave=False):
-            squares = np.stack([self._square(*job) for job in jobs[start : start + _BATCH]])
+        starts = [(variant, start) for variant in range(versions) for start in range(0, count, _BATCH)]
+        every = 0.5 if sys.stderr.isatty() else 10  # seconds; a log file gets few lines
+        for variant, start in tqdm(starts, "frozen stages", delay=2, mininterval=every, leave=False):
+            squares = np.stack([self._square(row, variant) for row in range(start, min(start + _BATCH, count))])
             batch = torch.from_numpy(self._slices.preprocessing.normalise(squares))
             made = self._front(batch.to(device, memory_format=torch.channels_last)).half().cpu()
-            if not start:
-                kept = torch.empty((len(jobs), *made.shape[1:]), dtype=torch.float16)
-            kept[start : start + len(made)] = made
+            if not kept.numel():
+                shape = (versions, count, *made.shape[1:])
+                if (needed := 2 * math.prod(shape)) > _MOST_BYTES:
+                    raise UsageError(
+                        f"The output of {self._recipe.freeze_stages} frozen stages would take {needed / 2**30:.1f} "
+                        f"GiB for {count} slices and {versions - 1} variants (limit {_MOST_BYTES / 2**30:.0f} GiB). "
+                        "Fix: fewer --variants, more --freeze-stages, or --freeze-stages 0."
+                    )
+                kept = torch.empty(shape, dtype=torch.float16)
+            kept[variant, start : start + len(made)] = made
         return kept
 
 
@@ -143,14 +184,18 @@ def keep_front(
     slices: Slices,
     options: Options,
     batches: TrainingBatches,
-    train: np.ndarray,
-    validation: np.ndarray,
 ) -> FrontFeatures | None:
-    """Where the recipe freezes stages: compute what they give and let the batches take it; else None."""
+    """Where the recipe freezes stages: what they give, which the batches then take; else None.
+
+    It is kept beside the slices, for the next fold that starts from the same weights and seed.
+    """
     recipe = options.recipe
     if not recipe.freeze_stages:
         return None
-    features = FrontFeatures(network, slices, recipe, train=train, validation=validation, seed=options.seed)
+    features = slices.front.get("features")
+    if features is None or features.made_for != FrontFeatures.key(network, recipe, options.seed):
+        slices.front.clear()  # two sets of them might not fit into memory
+        features = slices.front["features"] = FrontFeatures(network, slices, recipe, options.seed)
     batches.take_from(FeatureSlices(features, slices.cohort.labels, recipe.variants, options.seed))
     return features
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import torch
 from accelerate import Accelerator
@@ -11,14 +13,19 @@ from torch import nn
 from ..labels import LABELS
 from ..model.network import logits_and_features
 from ..slices.preprocess import Preprocessing
-from .batches import Squares
 
 _BATCH = 32
 
 
+class View(Protocol):
+    """Slices as uint8 (size, size, 3), by row."""
+
+    def __getitem__(self, row: int) -> np.ndarray: ...
+
+
 def predict_rows(
     network: nn.Module,
-    squares: Squares,
+    squares: View,
     rows: np.ndarray,
     preprocessing: Preprocessing,
     accelerator: Accelerator,
@@ -33,7 +40,7 @@ def predict_rows(
 @torch.inference_mode()
 def predict_with_features(
     network: nn.Module,
-    squares: Squares,
+    squares: View,
     rows: np.ndarray,
     preprocessing: Preprocessing,
     accelerator: Accelerator,

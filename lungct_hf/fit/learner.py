@@ -74,7 +74,7 @@ class Learner:
             free = parameter not in self._frozen
             parameter.requires_grad_(free and (not head_only or parameter in classifier))
         # Frozen also means: running statistics stay as they are.
-        for module in self.network.modules() if head_only else self._still:
+        for module in self.network.modules() if head_only or self._recipe.freeze_norm else self._still:
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
         for group in self._optimizer.param_groups:

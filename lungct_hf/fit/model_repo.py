@@ -21,6 +21,7 @@ from ..files import folder_in_one_step
 from ..model import LungCTClassifier
 from .evidence import Answers, fold_into, write_evidence
 from .onnx_files import try_export
+from .options import Options
 
 _PACKAGES = ("torch", "torchvision", "timm", "transformers", "accelerate", "datasets", "huggingface_hub")
 
@@ -51,6 +52,13 @@ def data_record(cohort: Cohort, kind: str) -> dict[str, Any]:
         "counts": cohort.counts(),
         "skipped": len(cohort.bad_files),
     }
+
+
+def chosen_by(options: Options, *, has_validation: bool) -> str:
+    """For lungct.json and the card: how the number of epochs came about."""
+    if options.folds:
+        return "median of the folds' best"
+    return "best on the validation fold" + ("" if has_validation else ", then trained anew on it as well")
 
 
 def software_record() -> dict[str, Any]:

@@ -46,6 +46,7 @@ class Options:
     command: str
     folds: int | None = None  # all of so many folds, one run each; None is a single run
     seeds: tuple[int, ...] = ()
+    leak_gap: bool = False  # cross-validate by image as well
 
     @property
     def grouping(self) -> str | None:
@@ -86,6 +87,7 @@ class Options:
             "recipe_name",
             "seed",
             "folds",
+            "leak_gap",
         )
         return {name: getattr(self, name) for name in names} | {
             "mixed_precision": self.mixed_precision,
@@ -109,6 +111,7 @@ def build_parser(recipes: Path, description: str) -> argparse.ArgumentParser:
     add("--output-dir", help="the run's folder (default: runs/<time>)")
     add("--folds", type=int, metavar="K", help="cross-validate: K runs, a pooled report, then a model from all slices")
     add("--seeds", type=_numbers, metavar="S,S", help="with --folds: the whole of it once per seed (default: --seed)")
+    add("--leak-gap", action="store_true", help="with --folds: by image as well, to show what near-copies add")
     add("--resume", nargs="?", const=True, metavar="DIR", help="continue DIR, --output-dir or the newest run")
     add("--push-to-hub", metavar="REPO", help="push the model to this Hub repo at the end")
     add = parser.add_argument_group("details").add_argument
@@ -183,6 +186,7 @@ def _fresh(given: dict[str, Any], argv: list[str], recipes: Path) -> Options:
         command=_publishable_command(argv),
         folds=given["folds"],
         seeds=seeds,
+        leak_gap=given["leak_gap"],
     )
 
 
@@ -251,8 +255,13 @@ def _check_numbers(given: dict[str, Any]) -> None:
             raise UsageError("--seed and --seeds were both given. Fix: leave --seed out.")
         if given["seeds"] and (len(set(given["seeds"])) < len(given["seeds"]) or min(given["seeds"]) < 0):
             raise UsageError(f"--seeds {given['seeds']}: needed are different numbers, 0 or more.")
-    elif given["seeds"] and given["resume"] is None:
-        raise UsageError("--seeds belongs to a cross-validation. Fix: add --folds, or use --seed for a single run.")
+        if given["leak_gap"] and given["split"] == "image":
+            raise UsageError(
+                "--leak-gap sets a grouped split beside --split image. Fix: --split linked, or leave it out."
+            )
+    elif (given["seeds"] or given["leak_gap"]) and given["resume"] is None:
+        flag, fix = ("--seeds", ", or use --seed for a single run") if given["seeds"] else ("--leak-gap", "")
+        raise UsageError(f"{flag} belongs to a cross-validation. Fix: add --folds{fix}.")
     fold, count = given["fold"] or 0, given["fold_count"] or 5
     if count < 3:
         raise UsageError(f"--fold-count {count}: at least 3 are needed (training, validation and test fold).")

@@ -26,6 +26,8 @@ class Recipe:
         0, "keep the stem and so many stages as they are, their output computed once, 0 is none"
     )
     variants: int = _flag(4, "with freeze_stages: stored augmented variants of each slice, besides the slice itself")
+    adapt_norm: bool = _flag(False, "measure the batch-norm statistics anew on the training slices before training")
+    freeze_norm: bool = _flag(False, "keep the batch-norm statistics as they are while training")
     epochs: int = _flag(12, "passes over the training fold, head-first epochs included")
     head_epochs: int = _flag(1, "of these, epochs that train the new fully connected layer alone")
     batch_size: int = _flag(16, "slices per process and step")
@@ -40,6 +42,7 @@ class Recipe:
     grad_clip: float = _flag(5.0, "largest gradient norm, 0 is no limit")
     ema_decay: float = _flag(0.99, "decay of the exponential moving average of the weights, 0 is none")
     patience: int = _flag(6, "epochs without a better validation fold before stopping, 0 is never")
+    refit: bool = _flag(False, "afterwards train anew on training and validation folds, to the epoch that was chosen")
     shift: float = _flag(0.05, "augmentation: largest shift, share of the side")
     scale: float = _flag(0.1, "augmentation: largest change of size, share")
     rotate: float = _flag(8.0, "augmentation: largest rotation, degrees")
@@ -48,6 +51,7 @@ class Recipe:
     hflip: bool = _flag(False, "augmentation: mirror left and right (the heart changes sides)")
     vflip: bool = _flag(False, "augmentation: mirror front and back (the table changes sides)")
     border_fill: float = _flag(0.0, "augmentation: share of the slices whose border gets a random grey")
+    body_mask: float = _flag(0.0, "augmentation: share of the slices in which all but the body gets one random grey")
     window_jitter: float = _flag(
         0.0, "augmentation: largest move of a knot of the grey curve, share of the grey range"
     )
@@ -64,7 +68,8 @@ class Recipe:
             self._check(name, getattr(self, name) > 0, "above 0")
         for name in ("freeze_stages", "variants", "weight_decay", "grad_clip", "patience", "rotate", "gamma"):
             self._check(name, getattr(self, name) >= 0, "0 or more")
-        self._check("border_fill", 0 <= self.border_fill <= 1, "0 to 1")
+        for name in ("border_fill", "body_mask"):
+            self._check(name, 0 <= getattr(self, name) <= 1, "0 to 1")
         self._check("blur", 0 <= self.blur <= 10, "0 to 10")
         for name in (
             "window_jitter",

@@ -13,6 +13,7 @@ from .wording import NOT_RECORDED, Facts, percent, ratio
 _BASELINES = {
     "nearest_neighbour": "nearest neighbour, no learning",
     "ring_nearest_neighbour": "nearest neighbour, outer ring only",
+    "histogram_nearest_neighbour": "nearest neighbour, grey histogram only",
     "model_ring": "this model, shown the outer ring only",
 }
 # The file names that evaluation/plots.py writes, in the order of the card.

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from lungct_hf.fit.augment import Augmentation, blurred, grey_curve, with_border
+from lungct_hf.fit.augment import Augmentation, blurred, body, grey_curve, with_border
 from lungct_hf.fit.batches import random_stream
 from lungct_hf.fit.recipe import Recipe
 
 FILL = (124, 116, 104)
 STILL = {"shift": 0.0, "scale": 0.0, "rotate": 0.0, "brightness": 0.0, "contrast": 0.0}
-NEW = {"border_fill": 1.0, "window_jitter": 0.1, "gamma": 0.4, "blur": 1.5, "noise": 0.05}
+NEW = {"border_fill": 1.0, "body_mask": 1.0, "window_jitter": 0.1, "gamma": 0.4, "blur": 1.5, "noise": 0.05}
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +18,7 @@ def square() -> np.ndarray:
     made = np.empty((64, 64, 3), np.uint8)
     made[:] = FILL
     made[12:52] = np.random.default_rng(1).integers(0, 256, (40, 64, 1))
+    made[16:48, 10:54] = np.random.default_rng(2).integers(180, 256, (32, 44, 1))  # bright enough to be a body
     return made
 
 
@@ -109,3 +110,35 @@ def test_noise_is_grey_centred_and_no_stronger_than_declared() -> None:
         assert (change[..., 0] == change[..., 2]).all() and abs(change.mean()) < 1
         widths.append(change.std())
     assert max(widths) < 255 * 0.05 * 1.05 and min(widths) < 255 * 0.02 and max(widths) > 255 * 0.03
+
+
+def drawn_chest() -> np.ndarray:
+    """A body with two dark lungs in air, a bright table below it."""
+    rows, columns = np.mgrid[:128, :128]
+    chest = np.full((128, 128), 41)
+    chest[((rows - 60) / 40) ** 2 + ((columns - 64) / 55) ** 2 < 1] = 215
+    for centre in (42, 86):
+        chest[((rows - 60) / 25) ** 2 + ((columns - centre) / 15) ** 2 < 1] = 60
+    chest[112:116, 20:108] = 230
+    return np.repeat(chest[..., None], 3, axis=2).astype(np.uint8)
+
+
+def test_the_body_is_its_lungs_as_well_and_not_the_table() -> None:
+    chest = drawn_chest()
+    found = body(chest)
+    assert found[60, 42] and found[60, 86] and found[60, 64] and found[25, 64]
+    assert not found[113, 64] and not found[5, 5] and not found[60, 2]
+    assert 0.3 < found.mean() < 0.5
+
+
+def test_body_mask_recolours_all_but_the_body_and_nothing_where_there_is_none() -> None:
+    chest = drawn_chest()
+    inside, shades = body(chest), set()
+    for number in range(8):
+        made = augmented(chest, number, body_mask=1.0)
+        assert np.array_equal(made[inside], chest[inside])
+        (shade,) = np.unique(made[~inside])
+        shades.add(int(shade))
+    assert len(shades) > 4
+    empty = np.full((64, 64, 3), 41, np.uint8)
+    assert body(empty).all() and np.array_equal(augmented(empty, 1, body_mask=1.0), empty)

@@ -12,13 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
-from helpers import ROOT, TINY, run, train, train_command, write_cohort
+from helpers import LABELS, ROOT, TINY, run, train, train_command, write_cohort
 from lungct_hf.cohort import load_cohort
 from lungct_hf.errors import UsageError
-from lungct_hf.evaluation import evaluate_predictions, read_predictions, score
+from lungct_hf.evaluation import VIEWS, evaluate_predictions, fit_temperature, read_predictions, score
 from lungct_hf.fit.cross_validation import check_folds
 from lungct_hf.fit.options import parse_options
+from lungct_hf.model import LungCTClassifier
 
 RECIPES = ROOT / "training" / "recipes"
 
@@ -56,12 +58,14 @@ def test_every_slice_is_tested_once_per_seed_with_baselines_beside_it(finished: 
     metrics = read_json(folder / "evaluation" / "metrics.json")
     assert metrics["test"]["confusion_matrix"] == score(labels, logits)["confusion_matrix"]
     assert [(row["seed"], row["fold"]) for row in metrics["test"]["folds"]] == sorted(RUNS)
-    for name in ("nearest_neighbour", "ring_nearest_neighbour"):
+    for name in VIEWS:
         named = np.array(table[name].to_pylist()) == np.array(table["label"].to_pylist())
         assert metrics["baselines"][name]["accuracy"] == pytest.approx(named.mean())
         assert metrics["baselines"][name]["intervals"]["balanced_accuracy"]["low"] is not None
     assert len(list((folder / "evaluation").glob("*.png"))) == 6
-    again = evaluate_predictions(folder / "evaluation" / "predictions.parquet", split=metrics["split"]).metrics
+    calibration = LungCTClassifier.from_pretrained(folder / "model").contract.calibration
+    predictions = folder / "evaluation" / "predictions.parquet"
+    again = evaluate_predictions(predictions, split=metrics["split"], calibration=calibration).metrics
     assert again == {name: value for name, value in metrics.items() if name != "evidence"}
 
 
@@ -112,6 +116,52 @@ def test_the_terminal_shows_intervals_and_baselines(finished: tuple[Path, str]) 
     assert re.search(r"model +\d+\.\d \[\d+\.\d, \d+\.\d\]", said)
     assert "1-NN, thumbnails" in said and "1-NN, ring only" in said and "6 test folds pooled, 2 seeds" in said
     assert f"Model: {finished[0] / 'model'}" in said and "Not a medical device" in said
+
+
+def test_the_published_model_is_calibrated_on_the_folds_validation_groups(finished: tuple[Path, str]) -> None:
+    record = read_json(finished[0] / "model" / "lungct.json")["calibration"]
+    assert record["fitted_on"] == {"slices": 72, "groups": 12}
+    rows = []
+    for seed, fold in RUNS:
+        path = finished[0] / f"seed-{seed}/fold-{fold}/model/evaluation/predictions.parquet"
+        rows += [row for row in read_predictions(path)[0].to_pylist() if row["split"] == "validation"]
+    raw = np.array([np.multiply(row["logits"], row["temperature"]) for row in rows])
+    labels = np.array([LABELS.index(row["label"]) for row in rows])
+    wanted = fit_temperature(raw, labels, np.array([row["group"] for row in rows]))
+    assert record["temperature"] == pytest.approx(wanted, rel=1e-6) and record["folded_into_weights"]
+    assert record["abstain"]["distance"] is not None
+    decided = LungCTClassifier.from_pretrained(finished[0] / "model").decide([Image.new("RGB", (72, 72), "red")] * 2)
+    assert decided[0].distance is not None and decided[0].distance > 0
+
+
+def test_the_model_is_asked_about_the_ring_alone(finished: tuple[Path, str]) -> None:
+    table, _, logits = read_predictions(finished[0] / "evaluation" / "predictions.parquet")
+    ring = np.array(table["ring_logits"].to_pylist())
+    assert ring.shape == logits.shape and np.isfinite(ring).all() and not np.array_equal(ring, logits)
+    assert "model, ring only" in finished[1]
+
+
+@pytest.mark.slow
+def test_leak_gap_and_refit(cohort: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "both"
+    flags = [*TINY, "--epochs", "2", "--folds", "3", "--leak-gap", "--refit"]
+    done = train("--data", cohort, "--output-dir", folder, *flags)
+    assert done.returncode == 0, done.stdout + done.stderr
+    metrics = read_json(folder / "evaluation" / "metrics.json")
+    assert set(metrics["other_protocols"]) == {"image"} and metrics["protocol"] == "column:patient_id"
+    assert metrics["leak_gap"]["model"]["balanced_accuracy"]["value"] == pytest.approx(
+        metrics["other_protocols"]["image"]["test"]["balanced_accuracy"] - metrics["test"]["balanced_accuracy"]
+    )
+    for place in ("seed-0", "image/seed-0"):
+        record = read_json(folder / place / "fold-0" / "model" / "lungct.json")["provenance"]["training"]
+        assert "trained anew" in record["chosen_by"] and record["epochs"] == record["best_epoch"]
+        assert list((folder / place / "fold-0" / "refit" / "checkpoints").glob("step-*.pt"))
+    done = train("--resume", folder)
+    assert done.returncode == 0 and "is finished" in done.stdout
+    with pytest.raises(UsageError, match="--leak-gap belongs"):
+        parse_options(["--leak-gap"], RECIPES, "")
+    with pytest.raises(UsageError, match="--split linked"):
+        parse_options(["--leak-gap", "--folds", "3", "--split", "image"], RECIPES, "")
 
 
 def test_a_finished_cross_validation_is_left_alone(finished: tuple[Path, str]) -> None:

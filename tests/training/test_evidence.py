@@ -11,6 +11,7 @@ from helpers import write_cohort
 from lungct_hf.cohort import Cohort, Split, load_cohort, make_split
 from lungct_hf.contract import Contract
 from lungct_hf.decision import Calibration
+from lungct_hf.evaluation import VIEWS
 from lungct_hf.fit.evidence import Answers, calibrate, fold_into, write_evidence
 from lungct_hf.fit.model_repo import write_model_repo
 from lungct_hf.model import LungCTClassifier, build_network
@@ -33,6 +34,7 @@ def answers(split: Split, *, sure: float = 0.0, spread: float = 1.0, constant: b
         logits = (0.0 if constant else 1.0) * rng.normal(size=(len(labels), 3)) + sure * np.eye(3)[labels]
         features = spread * (rng.normal(size=(len(labels), 1280)) + labels[:, None])
         made[name] = (logits.astype(np.float32), features.astype(np.float32))
+    made["ring"] = made["test"]
     return made
 
 
@@ -87,5 +89,5 @@ def test_the_test_fold_decides_nothing(data: tuple[Cohort, Split], tmp_path: Pat
     other = {**found, "test": (-found["test"][0], found["test"][1] + 3)}
     assert calibrate(cohort, split, other).to_json() == first.to_json()
     metrics = write_evidence(tmp_path, cohort, split, found, first)
-    assert set(metrics["baselines"]) == {"nearest_neighbour", "ring_nearest_neighbour"}
+    assert set(metrics["baselines"]) == {*VIEWS, "model_ring"}
     assert metrics["split"]["hash"] == split.hash and metrics["test"]["uncalibrated"]["ece"] is not None

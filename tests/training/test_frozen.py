@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from lungct_hf.cohort import load_cohort
 from lungct_hf.errors import UsageError
 from lungct_hf.fit.batches import Squares
 from lungct_hf.fit.data import Slices
-from lungct_hf.fit.frozen import FeatureSlices, FrontFeatures, Rest, front_modules
+from lungct_hf.fit.frozen import FeatureSlices, FrontFeatures, Rest, adapt_norm, front_modules
 from lungct_hf.fit.inference import predict_rows
 from lungct_hf.fit.learner import Learner
 from lungct_hf.fit.recipe import Recipe
@@ -31,7 +32,7 @@ FRONT = ("conv_stem.", "bn1.", *(f"blocks.{stage}." for stage in range(5)))
 @pytest.fixture(scope="module")
 def slices(tmp_path_factory: pytest.TempPathFactory) -> Slices:
     cohort = load_cohort(str(write_cohort(tmp_path_factory.mktemp("c") / "data", patients=3)))
-    return Slices(cohort, Preprocessing(size=64), Squares(cohort, Preprocessing(size=64)))
+    return Slices(cohort, Preprocessing(size=64), Squares(cohort, Preprocessing(size=64)), front={})
 
 
 def woken() -> torch.nn.Module:
@@ -40,7 +41,7 @@ def woken() -> torch.nn.Module:
 
 
 def stored(network: torch.nn.Module, slices: Slices) -> FrontFeatures:
-    return FrontFeatures(network, slices, RECIPE, train=np.arange(20), validation=np.arange(20, 27), seed=3)
+    return FrontFeatures(network, slices, RECIPE, seed=3)
 
 
 def test_stored_features_and_the_rest_give_the_logits_of_the_whole(slices: Slices) -> None:
@@ -75,6 +76,61 @@ def test_training_leaves_the_front_and_its_statistics_alone(slices: Slices) -> N
         for name, value in state.items():
             assert name.startswith(FRONT) == torch.equal(value, before[name]), name
     assert isinstance(Rest(network, 5), torch.nn.Module)
+
+
+def test_kept_statistics_stay_while_the_weights_learn(slices: Slices) -> None:
+    network = woken()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    schedule = Schedule(steps=20, head_steps=0, lr=1e-2, head_lr=1e-2, warmup=0.1)
+    recipe = replace(RECIPE, freeze_stages=0, freeze_norm=True)
+    learner = Learner(network, recipe, Accelerator(cpu=True), schedule=schedule, loss_weights=None, seed=1)
+    for _ in range(2):
+        learner.start_step()
+        learner.add_batch(torch.randn(4, 3, 64, 64), torch.tensor([0, 1, 2, 0]))
+        learner.end_step()
+    after = learner.network.state_dict()
+    for name in before:
+        if "running_" in name or "num_batches" in name:
+            assert torch.equal(after[name], before[name]), name
+    assert not torch.equal(after["conv_stem.weight"], before["conv_stem.weight"])
+
+
+def test_adapted_statistics_are_those_of_the_slices_and_of_no_other(slices: Slices) -> None:
+    rows = np.arange(12)
+    one, other = woken(), woken()
+    weights = {name: value.clone() for name, value in one.named_parameters()}
+    adapt_norm(one, slices, rows, seed=1)
+    adapt_norm(other, slices, rows[::-1].copy(), seed=1)
+    assert all(torch.equal(value, weights[name]) for name, value in one.named_parameters())
+    inputs = torch.from_numpy(slices.preprocessing.normalise(np.stack([slices.squares[row] for row in rows])))
+    stem = one.conv_stem(inputs)
+    assert torch.allclose(one.bn1.running_mean, stem.mean((0, 2, 3)), atol=1e-4)
+    # A permutation of the same few slices is the same single batch.
+    assert torch.allclose(one.bn1.running_mean, other.bn1.running_mean, atol=1e-5)
+    assert not one.training and one.bn1.momentum == woken().bn1.momentum
+    adapt_norm(other, slices, np.arange(12, 24), seed=1)
+    assert not torch.allclose(one.bn1.running_mean, other.bn1.running_mean, atol=1e-4)
+
+
+def test_folds_share_the_features_until_front_or_seed_change(slices: Slices) -> None:
+    first = stored(woken(), slices)
+    assert first.made_for == FrontFeatures.key(woken(), RECIPE, 3) != FrontFeatures.key(woken(), RECIPE, 4)
+    changed = woken()
+    with torch.no_grad():
+        changed.conv_stem.weight[0] += 1
+    assert FrontFeatures.key(changed, RECIPE, 3) != first.made_for
+    with torch.no_grad():
+        changed = woken()
+        changed.classifier.weight += 1
+    assert FrontFeatures.key(changed, RECIPE, 3) == first.made_for
+
+
+def test_features_that_would_not_fit_are_refused_in_a_sentence(
+    slices: Slices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lungct_hf.fit.frozen._MOST_BYTES", 1000)
+    with pytest.raises(UsageError, match="fewer --variants"):
+        stored(woken(), slices)
 
 
 def test_more_stages_than_there_are_is_one_sentence() -> None:

@@ -1,0 +1,124 @@
+"""Write what finished runs show into a Markdown file: no figure of docs/results.md is typed by hand.
+
+    python benchmarks/results.py docs/results.md runs/grouped runs/paper
+
+Each run (a cross-validation, or one with a single test fold) becomes a section between the markers of the file: its
+command, seeds and training time, the model beside its baselines with 95 % intervals, calibration and abstention, what
+the ring alone tells, and its plots as small PNGs in a folder beside the file.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from lungct_hf.errors import UsageError, exit_on_error
+from lungct_hf.evaluation import tables
+from lungct_hf.files import write_atomic
+
+START, END = "<!-- results:start -->", "<!-- results:end -->"
+PLOTS = ("comparison", "confusion", "reliability", "risk_coverage")
+WIDTH = 640  # pixels of a committed plot
+
+
+def main(page: Path, runs: list[Path]) -> None:
+    """Replace what stands between the markers of `page` by one section for each run."""
+    text = page.read_text(encoding="utf-8") if page.is_file() else f"{START}\n{END}\n"
+    if START not in text or END not in text:
+        raise UsageError(f"{page} has no {START} and {END}. Fix: put them where the sections belong.")
+    sections = [section(run, page.with_suffix("")) for run in runs]
+    before, after = text.split(START)[0], text.split(END)[1]
+    write_atomic(page, f"{before}{START}\n\n" + "\n".join(sections) + f"\n{END}{after}")
+
+
+def section(run: Path, pictures: Path) -> str:
+    """One run as Markdown; its plots are written to `pictures`."""
+    model = run / "model"
+    metrics, contract = read(model / "evaluation" / "metrics.json"), read(model / "lungct.json")
+    provenance, test = contract["provenance"], metrics["test"]
+    lines = [
+        f"### `{run.name}`: {metrics['protocol']}",
+        "",
+        f"```\naccelerate launch {provenance['command']}\n```",
+        "",
+        tables.headline(metrics)
+        + f" Start weights: {provenance['init']['kind']}. Training took {minutes(run)} minutes "
+        f"in all with {read(run / 'run.json')['threads']} thread. Split {metrics['split']['hash'][:12]}.",
+        "",
+        table(["answers by", "balanced accuracy, %", "of cases, %", "accuracy, %"], comparison(metrics)),
+        "",
+    ]
+    if means := test.get("mean_of_folds"):
+        lines += [
+            f"Mean of the folds: accuracy **{means['accuracy']:.2%}**, balanced accuracy "
+            f"{means['balanced_accuracy']:.2%}. Seeds: "
+            + ", ".join(f"{row['seed']}: {row['balanced_accuracy']:.1%}" for row in test["seeds"])
+            + " balanced.",
+            "",
+        ]
+    lines += [
+        table(["class", "sens., %", "spec., %", "PPV, %", "NPV, %", "n (groups)"], tables.class_rows(metrics)),
+        "",
+    ]
+    figures = [("figure", "slices", "cases"), *tables.figure_rows(metrics)]
+    lines += [table(list(figures[0]), figures[1:]), ""]
+    lines += [f"- {note}" for note in tables.notes(metrics)]
+    risk = ", ".join(f"{row['error']:.1%} at {row['coverage']:.0%}" for row in test["risk_coverage"])
+    lines += [f"- Error among the most confident answers: {risk}.", ""]
+    for name in PLOTS:
+        small(
+            model / "evaluation" / f"{name}.png",
+            run / "evaluation" / f"{name}.png",
+            pictures / f"{run.name}-{name}.png",
+        )
+        lines.append(f"![{name.replace('_', ' ')}]({pictures.name}/{run.name}-{name}.png)")
+    return "\n".join(lines) + "\n"
+
+
+def comparison(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
+    blocks = {"model": metrics["test"], **metrics["baselines"]}
+    return [
+        (
+            tables.SOURCES[source],
+            tables.percent(block["intervals"]["balanced_accuracy"]),
+            tables.percent(block["cases"]["intervals"]["balanced_accuracy"]),
+            tables.percent(block["intervals"]["accuracy"]),
+        )
+        for source, block in blocks.items()
+    ]
+
+
+def minutes(run: Path) -> str:
+    """Training of all folds and of the published model."""
+    seconds = sum(read(path)["provenance"]["training"]["seconds"] for path in run.rglob("model/lungct.json"))
+    return f"{seconds / 60:.0f}"
+
+
+def table(columns: list[str], rows: Any) -> str:
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def small(first: Path, second: Path, target: Path) -> None:
+    with Image.open(first if first.is_file() else second) as image:
+        image = image.convert("RGB")
+        image.thumbnail((WIDTH, WIDTH), Image.Resampling.LANCZOS)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        image.quantize(64).save(target, optimize=True)
+
+
+def read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UsageError(f"{path} is missing. Fix: name the folder of a finished run.")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    with exit_on_error():
+        if len(sys.argv) < 3:
+            raise UsageError("Fix: python benchmarks/results.py PAGE.md RUN [RUN ...]")
+        main(Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]])
