@@ -187,6 +187,8 @@ class Handler(BaseHTTPRequestHandler):
         )
         line.fault = hub.faults.take(self.command, url.path)
         hub.requests.append(line)
+        if hub.watch:
+            hub.watch(line, "before")
         if line.fault == "cut" and self.command != "GET":
             return self.reset()
         if line.fault and line.fault.startswith("status:"):
@@ -194,6 +196,8 @@ class Handler(BaseHTTPRequestHandler):
         else:
             reply = self.answer(call)
         line.status = reply.status
+        if hub.watch:
+            hub.watch(line, "after")
         if line.fault == "drop-reply":
             return self.reset()
         self.send(reply, line.fault)

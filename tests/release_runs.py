@@ -16,7 +16,6 @@ from lungct_hf.cohort import Split
 from lungct_hf.contract import Contract
 from lungct_hf.decision import Calibration
 from lungct_hf.evaluation import evaluate_predictions, write_predictions
-from lungct_hf.evaluation.plots import write_plots
 from lungct_hf.files import write_json
 from lungct_hf.hub import write_card, write_eval_results
 from lungct_hf.labels import LABELS
@@ -64,11 +63,14 @@ def write_run(
     }
     write_json(model / "lungct.json", contract | {"provenance": provenance})
     finish(model)
+    for name in ("comparison", "confusion", "roc", "precision_recall", "reliability", "risk_coverage"):
+        Image.new("L", (8, 8), seed).save(model / "evaluation" / f"{name}.png")  # a release draws them anew
+    write_card(model)
     return run
 
 
 def finish(model: Path) -> None:
-    """Make figures, results and card follow from what the folder holds, as after training."""
+    """Make figures, results and card follow from what the folder holds, as training does; the pictures stay."""
     record = json.loads((model / "lungct.json").read_text()).get("calibration")
     split = Split.read(model / "evaluation" / "split.csv")
     report = evaluate_predictions(
@@ -78,7 +80,6 @@ def finish(model: Path) -> None:
         replicates=200,
     )
     write_json(model / "evaluation" / "metrics.json", report.metrics)
-    write_plots(report, model / "evaluation")
     write_eval_results(model)
     write_card(model)
 

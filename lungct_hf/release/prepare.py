@@ -57,28 +57,35 @@ def model_of(run: Path) -> Path:
     return model
 
 
-def prepare(run: Path, scratch: Path, *, token: str | None = None) -> Prepared:
-    """Copy the model of `run` into `scratch` and rebuild what follows from its predictions; `run` is not touched.
+def inspect(run: Path, *, token: str | None = None) -> tuple[Evidence, list[Reason]]:
+    """The evidence of `run` recomputed, and what speaks against its files as they are; writes nothing.
 
     Raises LungCTError when the evidence is missing or cannot be read, UsageError when `run` is no run.
     """
     model = model_of(run)
     files = list_files(model)
     refuse_links(model, files)
-    reasons = content.pickles(files) + content.secrets(files, token)
+    found = evidence.read_evidence(model)
+    ids = [str(value) for column in ("id", "group") for value in found.table[column].to_pylist()]
+    ids += [*found.split.ids.tolist(), *found.split.groups.tolist()]
+    reasons = content.pickles(files) + content.secrets(files, token) + content.patient_data(files, ids)
+    reasons += evidence.manifest_reasons(found) + evidence.metrics_reasons(found)
+    reasons += evidence.card_reasons(model, [(record_of(model) or {}).get("repo")])
+    return found, reasons + evidence.eval_results_reasons(model)
+
+
+def prepare(run: Path, scratch: Path, *, token: str | None = None) -> Prepared:
+    """Copy the model of `run` into `scratch` and rebuild what follows from its predictions; `run` is not touched.
+
+    Raises as `inspect` does.
+    """
+    found, reasons = inspect(run, token=token)
     folder = scratch / "model"
-    for name, path in files.items():
+    for name, path in list_files(model_of(run)).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / name)
     if "release" in read_json(folder / CONTRACT):
         _without_release(folder)
-    found = evidence.read_evidence(folder)
-    ids = [str(value) for column in ("id", "group") for value in found.table[column].to_pylist()]
-    ids += [*found.split.ids.tolist(), *found.split.groups.tolist()]
-    reasons += content.patient_data(files, ids)
-    reasons += evidence.manifest_reasons(found) + evidence.metrics_reasons(found)
-    reasons += evidence.card_reasons(model, [(record_of(model) or {}).get("repo")])
-    reasons += evidence.eval_results_reasons(model)
     _rebuild(folder, found)
     canaries, disagreements = _canaries(folder)
     reasons += [Reason("loader-mismatch", sentence) for sentence in disagreements]

@@ -16,11 +16,11 @@ import numpy as np
 from huggingface_hub import HfApi, constants
 from huggingface_hub.hf_api import RepoFile
 
+from .. import __version__
 from ..errors import LungCTError
 from ..evaluation import tables
 from ..hub import fetch_model, push_folder
 from ..hub.failures import HUB_ERRORS, Target, explain, patiently
-from ..hub.fetch import git_blob_id
 from ..hub.push import ensure_repo
 from . import remote as hub
 from .canaries import deviations
@@ -28,7 +28,7 @@ from .content import secrets_in_text
 from .gate import judge
 from .prepare import Prepared, prepare, seal
 from .reasons import Reason, check_allowed, refuse, sift
-from .record import CHANGELOG, Record, sha256_of, with_entry
+from .record import CHANGELOG, Record, with_entry
 from .remote import Last, Remote
 from .version import Version
 
@@ -93,7 +93,7 @@ def plan_release(run: Path, order: Order, scratch: Path, token: str | None) -> P
         refusing, overridden = sift(reasons, order.allowed)
         unused = [code for code in order.allowed if code not in {reason.code for reason in overridden}]
         notes += [f"--allow {code} was not needed." for code in unused]
-        record = _record(order, found, prepared, overridden)
+        record = new_record(order, found, prepared, overridden)
         seal(prepared, record, _changelog(order, record, prepared, found, token), found.repo_id)
     return Plan(order, prepared, found, last, published, refusing, overridden, notes)
 
@@ -110,11 +110,7 @@ def carry_out(plan: Plan, token: str, say: Say) -> Outcome:
     else:
         refuse(plan.refusing)
         sha, request = _commit(api, target, plan, say)
-    target = Target(plan.remote.repo_id, sha, token)
-    _check_hashes(api, target, sha, plan.prepared.folder)
-    say(f"Every file on {constants.ENDPOINT} has the recorded sha256.")
-    loaders = _load_back(target, sha, plan.prepared.canaries.golden)
-    say(f"Loaded back in a fresh process: {', '.join(loaders)} give the canaries' logits.")
+    confirm(Target(target.repo_id, sha, token), sha, say, golden=plan.prepared.canaries.golden)
     if request is not None:
         return Outcome(target.repo_id, sha, None, request)
     made = hub.ensure_tag(api, Target(target.repo_id, version.tag, token, writing=True), version.tag, sha)
@@ -122,9 +118,8 @@ def carry_out(plan: Plan, token: str, say: Say) -> Outcome:
     return Outcome(target.repo_id, sha, version.tag)
 
 
-def _record(order: Order, remote: Remote, prepared: Prepared, overridden: list[Reason]) -> Record:
-    from .. import __version__
-
+def new_record(order: Order, remote: Remote, prepared: Prepared, overridden: list[Reason]) -> Record:
+    """The release record without the files' hashes, which `prepare.seal` adds."""
     last = remote.last
     return {
         "version": order.version.number,
@@ -193,24 +188,33 @@ def _commit(api: HfApi, target: Target, plan: Plan, say: Say) -> tuple[str, str 
     return result.commit_sha, result.pull_request_url
 
 
-def _check_hashes(api: HfApi, target: Target, sha: str, folder: Path) -> None:
-    """Compare what the Hub says about every file at `sha` with the release record of that commit."""
+def confirm(target: Target, sha: str, say: Say, *, golden: np.ndarray | None = None) -> None:
+    """Compare every file at `sha` with the release record, and load that commit back in a process of its own.
+
+    `golden` (N, 3) are the logits that the canaries must get, by default those stored beside them. Raises LungCTError.
+    """
+    _check_hashes(HfApi(endpoint=constants.ENDPOINT, token=target.token), target, sha)
+    say(f"Every large file on {constants.ENDPOINT} has the recorded sha256.")
+    loaders = _load_back(target, sha, golden)
+    say(f"Loaded back in a fresh process: every file has it, and {', '.join(loaders)} give the canaries' logits.")
+
+
+def _check_hashes(api: HfApi, target: Target, sha: str) -> None:
+    """Compare what the Hub says about every file at `sha` with the release record; small ones are read afterwards."""
     record = hub.record_at(target.repo_id, sha, target.token) or {}
     entries = hub.ask(target, lambda: list(api.list_repo_tree(target.repo_id, recursive=True, revision=sha)))
     there = {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
-    wrong = []
-    for name, digest in (record.get("files") or {}).items():
-        entry, local = there.get(name), folder / name
-        if entry is None or (entry.lfs is not None and entry.lfs.sha256 != digest):
-            wrong.append(name)
-        elif entry.lfs is None and local.is_file() and sha256_of(local) == digest:
-            wrong += [name] if entry.blob_id != git_blob_id(local.read_bytes()) else []
+    wrong = [
+        name
+        for name, digest in (record.get("files") or {}).items()
+        if name not in there or (large := there[name].lfs) is not None and large.sha256 != digest
+    ]
     if wrong or not record:
         raise _unfinished(target, sha, f"{', '.join(wrong[:5]) or 'lungct.json'} is not there as it was sent")
 
 
-def _load_back(target: Target, sha: str, golden: np.ndarray) -> list[str]:
-    """Load the commit in a process of its own, with an empty cache; the loaders that gave the golden logits."""
+def _load_back(target: Target, sha: str, golden: np.ndarray | None) -> list[str]:
+    """The loaders that, in a process with an empty cache, gave the golden logits; LungCTError if one did not."""
     command = [sys.executable, "-m", "lungct_hf.release.loaders", target.repo_id, sha]
     environment = {**os.environ, "HF_ENDPOINT": constants.ENDPOINT} | (
         {"HF_TOKEN": target.token} if target.token else {}
@@ -230,7 +234,8 @@ def _load_back(target: Target, sha: str, golden: np.ndarray) -> list[str]:
     answers: dict[str, np.ndarray | str] = {
         name: v if isinstance(v, str) else np.asarray(v, np.float32) for name, v in found["logits"].items()
     }
-    said_otherwise = deviations(answers, golden)
+    wanted = np.asarray(found["golden"], np.float32) if golden is None else golden
+    said_otherwise = deviations(answers, wanted)
     if said_otherwise:
         raise _unfinished(target, sha, "; ".join(said_otherwise))
     return list(answers)

@@ -18,8 +18,10 @@ _SET = "Set by lungct."
 _PENDING = "Set by lungct; the restart is still to come."
 
 
-def pin_space(space: str, repo_id: str, revision: str, token: str, say: Say) -> bool:
+def pin_space(space: str, repo_id: str, revision: str, token: str, say: Say, *, restart: bool = False) -> bool:
     """Make the Space `space` serve `repo_id` at `revision` and restart it; whether anything had to change.
+
+    `restart`: its files changed, so restart it in any case.
 
     Raises LungCTError when there is no such Space or the token may not change it.
     """
@@ -30,7 +32,7 @@ def pin_space(space: str, repo_id: str, revision: str, token: str, say: Say) -> 
         pending = REVISION in found and found[REVISION].description == _PENDING
         wanted = {MODEL: repo_id, REVISION: revision}
         differing = [key for key, value in wanted.items() if key not in found or found[key].value != value]
-        if not differing and not pending:
+        if not (differing or pending or restart):
             say(f"The Space {space} serves {repo_id}@{revision} already.")
             return False
         # Setting a variable to what it is changes nothing, so each of these may be sent again.
