@@ -174,7 +174,11 @@ class Handler(BaseHTTPRequestHandler):
                 self.rfile.readline()
             self.rfile.readline()
             return out
-        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        size = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(size)
+        if len(body) < size:
+            raise ConnectionAbortedError("the client went away in the middle of its request")
+        return body
 
     def serve(self) -> None:
         hub, url = self.server.hub, urlsplit(self.path)

@@ -40,20 +40,21 @@ def versions(
 
     from ..evaluation.tables import percent
 
-    columns = ("version", "date", "commit", "balanced accuracy, %", "protocol", "init", "data", "allowed")
-    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    columns = ("version", "date", "commit", "balanced acc., %", "init", "data")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in columns:
+        table.add_column(name, no_wrap=True)
     for row in rows:
-        table.add_row(
-            f"{row.tag} (live)" if row.live else row.tag,
-            row.date or "–",
-            row.commit[:7],
-            percent(row.score),
-            row.protocol or "–",
-            row.init or "–",
-            (row.data or "–")[:8],
-            ", ".join(row.allowed) or "–",
-        )
-    Console(highlight=False, soft_wrap=True).print(table)
+        version = f"{row.tag} *" if row.live else row.tag
+        cells = (row.date or "–", row.commit[:7], percent(row.score), row.init or "–", (row.data or "–")[:8])
+        table.add_row(version, *cells)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    protocols = ", ".join(sorted({row.protocol or "not recorded" for row in rows}))
+    console.print(f"* main holds it now. Of slices, with 95 % intervals; protocol: {protocols}.", markup=False)
+    for row in rows:
+        if row.allowed:
+            console.print(f"- {row.tag} was released in spite of: {', '.join(row.allowed)}", markup=False)
 
 
 def rollback(

@@ -28,7 +28,7 @@ from .content import secrets_in_text
 from .gate import judge
 from .prepare import Prepared, prepare, seal
 from .reasons import Reason, check_allowed, refuse, sift
-from .record import CHANGELOG, Record, with_entry
+from .record import CARD, CHANGELOG, CONTRACT, Record, with_entry
 from .remote import Last, Remote
 from .version import Version
 
@@ -150,9 +150,11 @@ def _changelog(order: Order, record: Record, prepared: Prepared, remote: Remote,
 
 def changelog_at(remote: Remote, token: str | None) -> str:
     """CHANGELOG.md of the repo's head, "" where there is none."""
-    if remote.head is None:
+    if len(remote.history) < 2:
         return ""
-    folder = fetch_model(remote.repo_id, remote.head, token=token, allow_patterns=[CHANGELOG]).path
+    # With files that are always there, because the client warns when nothing at all fits.
+    patterns = [CHANGELOG, CARD, CONTRACT]
+    folder = fetch_model(remote.repo_id, remote.head, token=token, allow_patterns=patterns).path
     return (folder / CHANGELOG).read_text(encoding="utf-8") if (folder / CHANGELOG).is_file() else ""
 
 
@@ -193,9 +195,15 @@ def confirm(target: Target, sha: str, say: Say, *, golden: np.ndarray | None = N
 
     `golden` (N, 3) are the logits that the canaries must get, by default those stored beside them. Raises LungCTError.
     """
-    _check_hashes(HfApi(endpoint=constants.ENDPOINT, token=target.token), target, sha)
-    say(f"Every large file on {constants.ENDPOINT} has the recorded sha256.")
-    loaders = _load_back(target, sha, golden)
+    try:
+        _check_hashes(HfApi(endpoint=constants.ENDPOINT, token=target.token), target, sha)
+        say(f"Every large file on {constants.ENDPOINT} has the recorded sha256.")
+        loaders = _load_back(target, sha, golden)
+    except LungCTError as error:
+        raise LungCTError(
+            f"The commit {sha[:7]} of {target.repo_id} could not be confirmed: {str(error).rstrip('.')}. It has no tag, "
+            "so it is no version yet. Run the same command again to finish."
+        ) from None
     say(f"Loaded back in a fresh process: every file has it, and {', '.join(loaders)} give the canaries' logits.")
 
 
@@ -210,7 +218,7 @@ def _check_hashes(api: HfApi, target: Target, sha: str) -> None:
         if name not in there or (large := there[name].lfs) is not None and large.sha256 != digest
     ]
     if wrong or not record:
-        raise _unfinished(target, sha, f"{', '.join(wrong[:5]) or 'lungct.json'} is not there as it was sent")
+        raise LungCTError(f"{', '.join(wrong[:5]) or 'lungct.json'} is not there as it was sent")
 
 
 def _load_back(target: Target, sha: str, golden: np.ndarray | None) -> list[str]:
@@ -224,20 +232,20 @@ def _load_back(target: Target, sha: str, golden: np.ndarray | None) -> list[str]
             command, capture_output=True, text=True, env=environment, timeout=_LOAD_BACK_LIMIT, check=False
         )
     except subprocess.TimeoutExpired:
-        raise _unfinished(target, sha, f"loading it back took more than {_LOAD_BACK_LIMIT} s") from None
+        raise LungCTError(f"loading it back took more than {_LOAD_BACK_LIMIT} s") from None
     found = _last_json(done.stdout)
     if done.returncode or found is None:
         said = (done.stderr.strip().splitlines() or ["no reason given"])[-1].removeprefix("error: ")
-        raise _unfinished(target, sha, f"loading it back failed: {said.rstrip('.')}")
+        raise LungCTError(f"loading it back failed: {said.rstrip('.')}")
     if found["wrong_files"]:
-        raise _unfinished(target, sha, f"{', '.join(found['wrong_files'][:5])} came back with another sha256")
+        raise LungCTError(f"{', '.join(found['wrong_files'][:5])} came back with another sha256")
     answers: dict[str, np.ndarray | str] = {
         name: v if isinstance(v, str) else np.asarray(v, np.float32) for name, v in found["logits"].items()
     }
     wanted = np.asarray(found["golden"], np.float32) if golden is None else golden
     said_otherwise = deviations(answers, wanted)
     if said_otherwise:
-        raise _unfinished(target, sha, "; ".join(said_otherwise))
+        raise LungCTError("; ".join(said_otherwise))
     return list(answers)
 
 
@@ -247,10 +255,3 @@ def _last_json(text: str) -> dict[str, Any] | None:
         return json.loads(lines[-1]) if lines else None
     except ValueError:
         return None
-
-
-def _unfinished(target: Target, sha: str, why: str) -> LungCTError:
-    return LungCTError(
-        f"The commit {sha[:7]} of {target.repo_id} could not be confirmed: {why}. It has no tag, so it is no version "
-        "yet. Run the same command again to finish."
-    )
