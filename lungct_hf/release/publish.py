@@ -201,8 +201,8 @@ def confirm(target: Target, sha: str, say: Say, *, golden: np.ndarray | None = N
         loaders = _load_back(target, sha, golden)
     except LungCTError as error:
         raise LungCTError(
-            f"The commit {sha[:7]} of {target.repo_id} could not be confirmed: {str(error).rstrip('.')}. It has no tag, "
-            "so it is no version yet. Run the same command again to finish."
+            f"The commit {sha[:7]} of {target.repo_id} could not be confirmed: {str(error).rstrip('.')}. It has no "
+            "tag, so it is no version yet. Run the same command again to finish."
         ) from None
     say(f"Loaded back in a fresh process: every file has it, and {', '.join(loaders)} give the canaries' logits.")
 

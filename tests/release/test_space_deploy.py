@@ -1,4 +1,4 @@
-"""The demo as a Space: a wheel that installs, bounds that hold, the version pinned, and a second run that does nothing."""
+"""The demo as a Space: a wheel that installs, bounds that hold, the version pinned, and a second run that is idle."""
 
 from __future__ import annotations
 
