@@ -27,7 +27,7 @@ Loader = Callable[[Path, Sequence[Image.Image]], np.ndarray]
 def loaders(folder: Path) -> dict[str, Loader]:
     """The loaders that this model and this installation have, by name."""
     found: dict[str, Loader] = {}
-    if (Contract.read(folder).onnx or {}).get("sha256"):
+    if Contract.read(folder).has_onnx:
         found["onnx"] = _onnx
     if all(find_spec(name) for name in ("torch", "timm", "safetensors")):
         found |= {"lungct_hf": _classifier, "timm": _timm}

@@ -72,9 +72,9 @@ def _files(fetched: FetchedModel, found: Verification) -> None:
         ]
         found.check(f"{len(listed)} files have the sha256 of the release record", wrong)
         found.check("the tag is that of the release record", _tag_reasons(fetched, record))
-    onnx = (Contract.read(folder).onnx or {}).get("sha256")
-    if onnx:
-        same = (folder / ONNX_FILE).is_file() and sha256_of(folder / ONNX_FILE) == onnx
+    contract = Contract.read(folder)
+    if contract.has_onnx:
+        same = (folder / ONNX_FILE).is_file() and sha256_of(folder / ONNX_FILE) == (contract.onnx or {})["sha256"]
         wrong = (
             [] if same else [Reason("file-changed", f"{ONNX_FILE} does not have the sha256 that lungct.json names")]
         )

@@ -113,8 +113,8 @@ def test_a_day_on_which_everything_goes_wrong(hub: HubServer, home: dict[str, st
     ("call", "action", "words"),
     [
         ("large file", "flip-byte", ["damaged", "no tag"]),
-        ("small file", "short-body", ["no tag"]),
-        ("large file", "cut", ["no tag"]),
+        pytest.param("small file", "short-body", ["no tag"], marks=pytest.mark.slow),
+        pytest.param("large file", "cut", ["no tag"], marks=pytest.mark.slow),
     ],
 )
 def test_what_comes_back_damaged_is_not_tagged(

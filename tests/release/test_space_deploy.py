@@ -96,8 +96,10 @@ def test_cut_off_anywhere_the_next_run_finishes(
             raise ConnectionAbortedError  # again and again, so that this run cannot get past it
 
     hub.watch = cut
-    deploy(home, tmp_path, code=1)
+    code, said = run_here(COMMAND, tmp_path, home)
     hub.watch = None
+    # A commit whose replies are all lost is found by looking, so that run may end well.
+    assert code == 1 or (path, moment) == ("/commit/", "after"), said
     deploy(home, tmp_path)
     commits, restarts, values = state(hub)
     assert commits == 1 and restarts >= 1 and values == {"LUNGCT_MODEL": MODEL, "LUNGCT_REVISION": "v1.0.0"}
