@@ -13,8 +13,12 @@ from . import __version__
 from .commands.audit import audit
 from .commands.evaluate import evaluate
 from .commands.export import export
+from .commands.release import release
 from .commands.run_folder import model_folder
+from .commands.space import space
 from .commands.split import split
+from .commands.verify import verify
+from .commands.versions import compare, rollback, versions
 from .errors import UsageError, exit_on_error, require
 
 app = typer.Typer(
@@ -42,8 +46,9 @@ def _options(
     pass
 
 
-for command in (audit, split, evaluate, export):
+for command in (audit, split, evaluate, export, release, verify, versions, rollback, compare):
     app.command()(command)
+app.add_typer(space, name="space")
 
 
 @app.command()

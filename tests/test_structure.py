@@ -21,8 +21,21 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": {"slices", "contract", "cohort", "model", "runtime"},
     "fit": {"slices", "hub", "contract", "cohort", "model", "runtime", "evaluation"},
     "audit": {"slices", "cohort", "evaluation"},
-    "commands": {"slices", "hub", "contract", "runtime", "cohort", "model", "evaluation", "fit", "audit"},
-    "cli": {"slices", "hub", "contract", "runtime", "cohort", "model", "evaluation", "fit", "audit", "commands"},
+    "release": {"slices", "hub", "contract", "runtime", "cohort", "model", "evaluation"},
+    "commands": {"slices", "hub", "contract", "runtime", "cohort", "model", "evaluation", "fit", "audit", "release"},
+    "cli": {
+        "slices",
+        "hub",
+        "contract",
+        "runtime",
+        "cohort",
+        "model",
+        "evaluation",
+        "fit",
+        "audit",
+        "release",
+        "commands",
+    },
 }
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import re
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -14,18 +12,14 @@ import numpy as np
 from ..contract import ONNX_FILE, Contract
 from ..decision import Calibration, Decision, decide, decide_case
 from ..errors import UsageError, require
-from ..hub.source import COMMIT, FetchedModel, local_model
+from ..hub.source import FetchedModel, local_model, warn_if_it_can_move
 from ..labels import LABELS
 from ..slices.source import Frame, Unreadable, open_slices
 from .prediction import ABSTAIN, ERROR, REFUSED, Prediction, Study
 from .session import OnnxSession, Session
 
-logger = logging.getLogger("lungct_hf")
-
 BACKENDS = ("auto", "onnx", "torch")
 _JSON = ["config.json", "lungct.json"]
-_VERSION = re.compile(r"v?\d+(\.\d+)+([-+.].*)?")  # what a release's tag looks like; a tag is not meant to move
-_warned: set[tuple[str, str]] = set()
 
 
 class LungCT:
@@ -87,7 +81,7 @@ class LungCT:
             from .torch_session import TorchSession
 
             session = TorchSession(source.path, threads)
-        _warn_if_it_can_move(source)
+        warn_if_it_can_move(source)
         return cls(session, contract, source)
 
     @property
@@ -193,17 +187,3 @@ def _batches(found: Iterable[Frame | Unreadable], size: int) -> Iterable[list[Fr
     rows = iter(found)
     while batch := list(islice(rows, size)):
         yield batch
-
-
-def _warn_if_it_can_move(source: FetchedModel) -> None:
-    asked = source.requested_revision or "main"
-    if source.repo_id is None or COMMIT.fullmatch(asked) or _VERSION.fullmatch(asked):
-        return
-    if (source.repo_id, asked) not in _warned:
-        _warned.add((source.repo_id, asked))
-        logger.warning(
-            "%s@%s can change at any time; loaded is commit %s. Name it to get the same answers tomorrow.",
-            source.repo_id,
-            asked,
-            source.revision,
-        )
