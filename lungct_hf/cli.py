@@ -13,6 +13,7 @@ from . import __version__
 from .commands.audit import audit
 from .commands.evaluate import evaluate
 from .commands.export import export
+from .commands.predict import predict
 from .commands.run_folder import model_folder
 from .commands.split import split
 from .errors import UsageError, exit_on_error, require
@@ -42,7 +43,7 @@ def _options(
     pass
 
 
-for command in (audit, split, evaluate, export):
+for command in (audit, split, predict, evaluate, export):
     app.command()(command)
 
 
