@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -52,9 +54,7 @@ def predict_files(
     """
     form = choose_format(options.form, options.output)
     started = datetime.now(UTC)
-    groups = list_units(sources)
-    if options.shard is not None:
-        groups = _shard(groups, *options.shard)
+    groups = _groups(sources, options)
     units = [unit for group in groups for unit in group]
     with tempfile.TemporaryDirectory() as scratch:
         output = options.output
@@ -85,7 +85,8 @@ def predict_files(
                 "backend": model.backend,
                 "versions": versions(),
                 "command": publishable(command),
-                "shard": list(options.shard) if options.shard else None,
+                "run": _header(model, folder, options),
+                "listing": _listing(units),
                 "started": started.isoformat(timespec="seconds"),
                 "finished": datetime.now(UTC).isoformat(timespec="seconds"),
                 "sources": len(sources),
@@ -104,6 +105,35 @@ def predict_files(
         finally:
             journal.close()
     return manifest
+
+
+def finished_manifest(
+    model: LungCT, folder: Path | None, sources: Sequence[str], options: Options
+) -> dict[str, Any] | None:
+    """The manifest beside `options.output` if that is of an equal run on unchanged files, else None."""
+    if options.output is None or not options.output.is_file():
+        return None
+    try:
+        content = options.output.with_name(f"{options.output.name}.manifest.json").read_text(encoding="utf-8")
+        manifest: dict[str, Any] = json.loads(content)
+    except (OSError, ValueError):
+        return None
+    units = [unit for group in _groups(sources, options) for unit in group]
+    same = manifest.get("run") == _header(model, folder, options) and manifest.get("listing") == _listing(units)
+    return manifest if same else None
+
+
+def _groups(sources: Sequence[str], options: Options) -> list[list[Unit]]:
+    groups = list_units(sources)
+    return groups if options.shard is None else _shard(groups, *options.shard)
+
+
+def _listing(units: Sequence[Unit]) -> str:
+    """A hash of what was to be read: names, sizes, times of change."""
+    digest = hashlib.sha256()
+    for unit in units:
+        digest.update(unit.key.encode())
+    return digest.hexdigest()
 
 
 def _header(model: LungCT, folder: Path | None, options: Options) -> dict[str, Any]:
