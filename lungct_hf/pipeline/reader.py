@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -98,6 +99,14 @@ class _ZipCursor:
         raise BadSliceError("the archive has changed since it was listed")
 
 
+def _wait_for(free: Any) -> None:
+    """Take a free slot; EOFError when the parent has died and nobody will ever empty one."""
+    parent = multiprocessing.parent_process()
+    while not free.acquire(timeout=1.0):
+        if parent is not None and not parent.is_alive():
+            raise EOFError
+
+
 def read_for(connection: Connection, slots: Any, free: Any, settings: Settings) -> None:
     """Serve one parent: receive (number, unit, rows to skip), send (number, ReadSlice | Unreadable | None).
 
@@ -118,7 +127,7 @@ def read_for(connection: Connection, slots: Any, free: Any, settings: Settings) 
                     continue
                 asked = settings.force or not found.report.codes
                 if asked:
-                    free.acquire()
+                    _wait_for(free)
                     ring[slot] = np.asarray(settings.preprocessing.letterbox(found.image))
                     slot = (slot + 1) % len(ring)
                 described = ReadSlice(found.file, found.frame, found.report, found.series, found.position, asked=asked)

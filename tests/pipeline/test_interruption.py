@@ -51,6 +51,8 @@ def test_kill_and_restart_gives_the_rows_of_an_unbroken_run(
     for rows in (1, 60):
         process = start_and_wait(command, broken, rows)
         readers = children(process.pid)
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(1)  # the readers have filled all that there is to fill, and wait
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert journaled(broken) >= max(rows, before) and not broken.exists()
