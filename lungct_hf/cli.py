@@ -13,6 +13,7 @@ from . import __version__
 from .commands.audit import audit
 from .commands.evaluate import evaluate
 from .commands.export import export
+from .commands.predict import predict
 from .commands.release import release
 from .commands.run_folder import model_folder
 from .commands.space import space
@@ -46,7 +47,7 @@ def _options(
     pass
 
 
-for command in (audit, split, evaluate, export, release, verify, versions, rollback, compare):
+for command in (audit, split, predict, evaluate, export, release, verify, versions, rollback, compare):
     app.command()(command)
 app.add_typer(space, name="space")
 
