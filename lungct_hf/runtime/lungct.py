@@ -118,8 +118,11 @@ class LungCT:
         The decision pools the slices that were answered or abstained from as the evaluation's case level does.
         Raises UsageError when `source` is of a type that can be none.
         """
-        rows = self.predict(source, cam=cam, force=force)
-        rows.sort(key=lambda row: (row.series or "", float("inf") if row.position is None else row.position))
+        return self.study(self.predict(source, cam=cam, force=force))
+
+    def study(self, rows: Sequence[Prediction]) -> Study:
+        """The slices of one case, judged before, in scan order and with one decision."""
+        rows = sorted(rows, key=lambda row: (row.series or "", float("inf") if row.position is None else row.position))
         case = self._case(rows)
         return Study(
             slices=rows,
