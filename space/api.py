@@ -9,7 +9,9 @@ import gradio as gr
 
 from lungct_hf.errors import LungCTError
 from lungct_hf.serving.service import Service
-from uploads import SliceFile, told
+from uploads import slice_file as upload
+from uploads import told
+
 
 def _or_null(kind: str) -> dict[str, Any]:
     # Not {"type": [kind, "null"]}: Gradio's clients cannot read that form.
@@ -61,17 +63,12 @@ MODEL = {
 }
 
 
-class Answer(gr.JSON):
-    """gr.JSON whose schema the API page, the clients and MCP can read."""
-
-    is_template = True
-
-    def __init__(self, properties: dict[str, Any], **options: Any) -> None:
-        self._schema = {"type": "object", "properties": properties, "required": list(properties)}
-        super().__init__(**options)
-
-    def api_info(self) -> dict[str, Any]:
-        return self._schema
+def answer(properties: dict[str, Any]) -> gr.JSON:
+    """A gr.JSON whose schema the API page, the clients and MCP can read."""
+    component = gr.JSON(label="Answer")
+    schema = {"type": "object", "properties": properties, "required": list(properties)}
+    component.api_info = lambda: schema
+    return component
 
 
 def add_endpoints(service: Service) -> None:
@@ -122,7 +119,7 @@ def add_endpoints(service: Service) -> None:
             raise told(error) from None
 
     with gr.Column(visible=False):
-        one, many = SliceFile(label="Slice file"), SliceFile(label="Study files", file_count="multiple")
+        one, many = upload(label="Slice file"), upload(label="Study files", file_count="multiple")
         version, force = gr.Textbox("", label="Version"), gr.Checkbox(False, label="Answer even when refused")
         asked = {"show_progress": "hidden", "concurrency_limit": 16}
         for endpoint, inputs, properties in (
@@ -132,5 +129,4 @@ def add_endpoints(service: Service) -> None:
         ):
             name = endpoint.__name__
             limit = {"concurrency_limit": 2} if endpoint is predict_study else {}
-            answer = Answer(properties, label="Answer")
-            gr.Button(name).click(endpoint, inputs, answer, api_name=name, **(asked | limit))
+            gr.Button(name).click(endpoint, inputs, answer(properties), api_name=name, **(asked | limit))

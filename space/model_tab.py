@@ -83,7 +83,7 @@ def _figures(evidence: Evidence) -> str:
     )
     calibration = shown["calibration"] or {"sentences": [], "rule": []}
     plots = "".join(
-        f'<figure><img src="data:image/png;base64,{b64encode(content).decode()}" alt="{escape(text)}" loading="lazy">'
+        f'<figure><img src="data:image/png;base64,{b64encode(content).decode()}" alt="{escape(text)}">'
         f"<figcaption>{escape(text)}</figcaption></figure>"
         for text, content in evidence.plots
     )

@@ -8,16 +8,18 @@ from typing import Any
 
 import gradio as gr
 
+from lungct_hf import Prediction
 from lungct_hf.errors import LungCTError
 from lungct_hf.labels import LABELS
 from lungct_hf.runtime.overlay import heat_layer
 from lungct_hf.serving.service import Phantom, Service, Source
 from lungct_hf.slices.source import Frame
 from lungct_hf.slices.window import VIEWING, Window
-from uploads import SliceFile
+from uploads import slice_file
 from wording import KINDS, alert, data_uri, html, prediction_html, signed
 
 _NONE = '<p class="lc-empty">No result yet. Choose a file or one of the phantoms.</p>'
+_HINT = f'<p class="lc-small">One axial slice: {KINDS}. Or a drawing with a known answer:</p>'
 _NO_PICTURE = '<div class="lc-viewer lc-none"><p>No slice yet</p></div>'
 _MODEL_WINDOW = "as the model sees it"
 # A screen reader says the result when it comes; on a phone it is scrolled into view.
@@ -34,7 +36,7 @@ class Shown:
 
     source: Source
     heat: str
-    label: str | None
+    label: str
     size: tuple[int, int]
 
 
@@ -43,9 +45,13 @@ def build_slice_tab(service: Service, version: gr.State) -> None:
     shown = gr.State(None, time_to_live=1800)
     with gr.Row(equal_height=False, elem_classes="lc-columns"):
         with gr.Column(min_width=280, scale=2):
-            slice_file = SliceFile(label=f"One slice: {KINDS}", height=132, elem_id="slice-file")
+            upload = slice_file(label="Slice file", height=150, elem_id="slice-file")
+            gr.HTML(**html(_HINT))
             with gr.Row(elem_classes="lc-examples"):
-                examples = [gr.Button(f"Phantom: {label}", size="sm", elem_id=f"example-{label}") for label in LABELS]
+                examples = [
+                    gr.Button(f"{label} phantom", size="sm", min_width=80, elem_id=f"example-{label}")
+                    for label in LABELS
+                ]
             force = gr.Checkbox(label="Answer even when the input check refuses the slice", elem_id="force")
             result = gr.HTML(_NONE, js_on_load=_ANNOUNCE, elem_id="result", padding=False)
             with gr.Accordion("The same answer as JSON", open=False):
@@ -53,7 +59,7 @@ def build_slice_tab(service: Service, version: gr.State) -> None:
         with gr.Column(min_width=280, scale=3):
             viewer = gr.HTML(**html(_NO_PICTURE), elem_id="viewer")
             opacity = gr.Slider(0, 100, 55, step=5, label="Heat map, percent", elem_id="opacity")
-            with gr.Group(visible=False, elem_id="window") as window:
+            with gr.Group(visible=False) as window:
                 preset = gr.Radio(
                     [_MODEL_WINDOW, *VIEWING],
                     value=_MODEL_WINDOW,
@@ -83,7 +89,7 @@ def build_slice_tab(service: Service, version: gr.State) -> None:
             return reset | {viewer: _NO_PICTURE, shown: None}
         size = found.image.size
         heat = data_uri(heat_layer(one.cam, *size)) if one.cam is not None else ""
-        now = Shown(source, heat, one.label, size)
+        now = Shown(source, heat, _most_probable(one), size)
         has_hu = found.report.facts.get("kind") in ("dicom", "nifti", "array")
         return reset | {
             viewer: _viewer(data_uri(found.image), now, own),
@@ -126,9 +132,9 @@ def build_slice_tab(service: Service, version: gr.State) -> None:
     private: dict[str, Any] = {"api_visibility": "private"}
     asked = private | {"show_progress_on": result, "concurrency_limit": 8}
     # An old result must never stand beside a new slice, so it is cleared in the browser before anything is sent.
-    slice_file.change(None, None, [result, answer], js=f"() => [{_NONE!r}, null]", **private)
-    slice_file.change(uploaded, [slice_file, version, force], outputs, trigger_mode="always_last", **asked)
-    force.input(again, [shown, slice_file, version, force], outputs, trigger_mode="always_last", **asked)
+    upload.change(None, None, [result, answer], js=f"() => [{_NONE!r}, null]", **private)
+    upload.change(uploaded, [upload, version, force], outputs, trigger_mode="always_last", **asked)
+    force.input(again, [shown, upload, version, force], outputs, trigger_mode="always_last", **asked)
     for button, label in zip(examples, LABELS, strict=True):
 
         def example(version: str, force: bool, label: str = label) -> dict[Any, Any]:
@@ -145,13 +151,18 @@ def build_slice_tab(service: Service, version: gr.State) -> None:
         slider.input(view, [shown, center, width], viewer, **quiet)
 
 
+def _most_probable(one: Prediction) -> str:
+    chances = one.probabilities or {}
+    return max(chances, key=lambda label: chances[label], default="")
+
+
 def _viewer(source: str, now: Shown, window: Window) -> str:
     width, height = now.size
-    own = f"{width} &times; {height} px, centre {signed(window.center)}, width {window.width:g} HU"
+    own = f"{width} &times; {height}, C {signed(window.center)} W {window.width:g} HU"
     picture = f'<img src="{source}" alt="The slice, {width} by {height} pixels">'
-    panels = f'<figure class="lc-viewer">{picture}<figcaption>Slice: {own}</figcaption></figure>'
+    panels = f'<figure class="lc-viewer">{picture}<figcaption>{own}</figcaption></figure>'
     if now.heat:
-        about = f"what spoke for {now.label}" if now.label else "what spoke for the most probable class"
+        about = f"what spoke for {now.label}"
         panels += (
             f'<figure class="lc-viewer"><img src="{source}" alt=""><img class="lc-heat" src="{now.heat}" '
             f'alt="Heat map over the slice: {about}"><figcaption>Heat map: {about}</figcaption></figure>'

@@ -18,7 +18,7 @@ from lungct_hf.serving.limits import MAX_SLICES, MAX_UPLOAD, MB
 from lungct_hf.serving.service import Service, Source, phantom_study
 from lungct_hf.serving.tables import study_csv
 from lungct_hf.slices.source import Frame, Unreadable
-from uploads import SliceFile
+from uploads import slice_file
 from wording import NAMES, SHAPES, alert, badge, data_uri, decision_html, html, prediction_html
 
 _NONE = '<p class="lc-empty">No study yet. Choose a zip archive, several files, or the phantom study.</p>'
@@ -51,10 +51,10 @@ def build_study_tab(service: Service, version: gr.State) -> None:
     """Call inside a gr.Tab. `version` holds the version that the visitor chose."""
     with gr.Row(elem_classes="lc-columns", equal_height=False):
         with gr.Column(min_width=280, scale=2):
-            files = SliceFile(
+            files = slice_file(
                 label="One zip archive, or the files of one study",
                 file_count="multiple",
-                height=132,
+                height=150,
                 elem_id="study-files",
             )
             example = gr.Button("Phantom study: 9 slices", size="sm", elem_id="example-study")

@@ -1,4 +1,7 @@
-"""Files from visitors: Gradio's file component, which never fetches what a visitor names by an address."""
+"""Files from visitors: Gradio's file component, which here never fetches what a visitor names by an address.
+
+The component is changed where it stands and not by a subclass: of those Gradio writes .pyi files beside the source.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,23 @@ import gradio as gr
 from lungct_hf.errors import LungCTError
 
 
-class SliceFile(gr.File):
-    """gr.File that hands on the path of what was uploaded, and refuses addresses: a server that fetches for others
-    can be sent to places that only it can reach."""
+def slice_file(**options: Any) -> gr.File:
+    """A gr.File that hands on the path of what was uploaded, and refuses addresses.
 
-    is_template = True  # to the browser it is a gr.File
+    A server that fetches for others can be sent to places that only it can reach. Gradio's own `preprocess` also
+    leaves an empty file behind at every call.
+    """
+    component = gr.File(**options)
+    store = component.async_move_resource_to_block_cache
 
-    async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
+    async def only_uploads(url_or_file_path: Any) -> str | None:
         if isinstance(url_or_file_path, str) and "://" in url_or_file_path:
             raise told("Addresses are not fetched. Fix: upload the file itself.")
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
+        return await store(url_or_file_path)
 
-    def _process_single_file(self, f: Any) -> str:
-        return str(f.path)
+    component.async_move_resource_to_block_cache = only_uploads
+    component._process_single_file = lambda file: str(file.path)
+    return component
 
 
 def told(problem: LungCTError | str) -> gr.Error:

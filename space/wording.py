@@ -20,7 +20,7 @@ TITLE = "Lung CT slice classifier"
 KINDS = "DICOM, PNG, JPEG, TIFF, WebP, BMP or NIfTI"
 # A shape and a word for every decision: colour only repeats what they say.
 SHAPES = {"normal": "○", "benign": "◇", "malignant": "▲", "abstain": "?", "refused": "✕", "error": "!"}
-NAMES = {"abstain": "can't say", "refused": "not judged", "error": "not read"}
+NAMES = {"abstain": "I can't say", "refused": "not judged", "error": "not read"}
 
 
 def html(text: str) -> dict[str, Any]:
@@ -69,11 +69,10 @@ def decision_html(
     else:
         head = f'<p class="lc-decision">{badge(decision)}</p>'
         said = {
-            "abstain": "I can't say.",
-            "refused": f"I can't say: this is not a {of} the model can judge.",
-            "error": "This file cannot be used.",
-        }[decision]
-        text = f"<strong>{said}</strong> {escape(_sentence(reason, detail))}"
+            "refused": f"<strong>I can't say: this is not a {of} the model can judge.</strong> ",
+            "error": "<strong>This file cannot be used.</strong> ",
+        }.get(decision, "")
+        text = said + escape(_sentence(reason, detail))
         if decision == "refused":
             text += " It was not shown to the model."
     return f"{head}<p>{text}</p>{bars(probabilities, decision)}"
