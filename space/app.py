@@ -14,6 +14,19 @@ from lungct_hf.errors import UsageError, exit_on_error
 from lungct_hf.serving.keeper import Keeper
 
 
+_CALLS_A_MINUTE = 300  # of one visitor on a Space: an upload, a call and its answer are three
+
+
+def calls_a_minute() -> int:
+    """LUNGCT_RATE, or a limit on a Space and none on one's own machine. Raises UsageError for what is no number."""
+    text = os.environ.get("LUNGCT_RATE", "").strip()
+    if not text:
+        return _CALLS_A_MINUTE if "SPACE_ID" in os.environ else 0
+    if not text.isdigit():
+        raise UsageError(f"LUNGCT_RATE is {text!r}; needed is a number of requests a minute, 0 for no limit.")
+    return int(text)
+
+
 def keeper() -> Keeper:
     """For the model that LUNGCT_MODEL and LUNGCT_REVISION name. Raises UsageError when none is named."""
     model = os.environ.get("LUNGCT_MODEL", "").strip()
@@ -30,12 +43,12 @@ def main() -> None:
     # No usage reports to anybody, and no list of a visitor's slices kept in their browser.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_RUN_HISTORY"] = "False"
-    model = keeper()
+    model, calls = keeper(), calls_a_minute()
     model.start()  # while Gradio is being imported, which takes most of the start
     from page import build_page
     from server import serve
 
-    serve(build_page(model), model)
+    serve(build_page(model), model, calls_a_minute=calls)
 
 
 if __name__ == "__main__":

@@ -20,26 +20,14 @@ from lungct_hf.serving.keeper import Keeper
 from lungct_hf.serving.limits import MAX_UPLOAD, RateLimit
 from theme import STYLE, theme
 
-_CALLS_A_MINUTE = 300  # of one visitor on a Space: an upload, a call and its answer are three
-
-
-def rate() -> int:
-    """LUNGCT_RATE, or a limit on a Space and none on one's own machine. Raises LungCTError for what is no number."""
-    text = os.environ.get("LUNGCT_RATE", "").strip()
-    if not text:
-        return _CALLS_A_MINUTE if "SPACE_ID" in os.environ else 0
-    if not text.isdigit():
-        raise LungCTError(f"LUNGCT_RATE is {text!r}; needed is a number of requests a minute, 0 for no limit.")
-    return int(text)
-
 
 def has_mcp() -> bool:
     """Whether Gradio can offer the endpoints as MCP tools here."""
     return importlib.util.find_spec("mcp") is not None
 
 
-def serve(page: gr.Blocks, keeper: Keeper) -> None:
-    """Serve, say where, and wait for Ctrl-C.
+def serve(page: gr.Blocks, keeper: Keeper, *, calls_a_minute: int) -> None:
+    """Serve, say where, and wait for Ctrl-C. `calls_a_minute`: of one visitor, 0 for no limit.
 
     Raises LungCTError when no port is free, and what the keeper met when no waiting can mend it.
     """
@@ -47,7 +35,7 @@ def serve(page: gr.Blocks, keeper: Keeper) -> None:
     def health(_: Request) -> JSONResponse:
         return JSONResponse(keeper.health(), status_code=200 if keeper.status == "ready" else 503)
 
-    guard = Middleware(Guard, rate=RateLimit(rate()), behind_proxy="SPACE_ID" in os.environ)
+    guard = Middleware(Guard, rate=RateLimit(calls_a_minute), behind_proxy="SPACE_ID" in os.environ)
     warnings.filterwarnings("ignore", module="gradio")
     try:
         page.launch(
