@@ -13,7 +13,6 @@ import os
 from lungct_hf.errors import UsageError, exit_on_error
 from lungct_hf.serving.keeper import Keeper
 
-
 _CALLS_A_MINUTE = 300  # of one visitor on a Space: an upload, a call and its answer are three
 
 

@@ -1,4 +1,4 @@
-"""A Hub that is away, a revision that is not there, a model that fails its self-test: said plainly, and mended later."""
+"""A Hub that is away, a revision that is missing, a self-test that fails: said plainly, and mended later."""
 
 from __future__ import annotations
 
