@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -76,7 +77,9 @@ def demo(
     if revision is not None:
         os.environ["LUNGCT_REVISION"] = revision
     typer.echo(f"Loading {os.environ['LUNGCT_MODEL']} ...", err=True)
-    runpy.run_path(str(shipped("space") / "app.py"), run_name="__main__")
+    space = shipped("space")
+    sys.path.insert(0, str(space))  # as for a script: its modules lie beside app.py
+    runpy.run_path(str(space / "app.py"), run_name="__main__")
 
 
 @app.command()

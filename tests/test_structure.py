@@ -19,6 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "model": {"slices", "hub", "contract"},
     "runtime": {"slices", "hub", "contract", "model"},  # model, and with it torch, only when a caller asks for torch
     "pipeline": {"slices", "hub", "contract", "cohort", "runtime"},  # cohort only for tables and the Hub
+    "serving": {"slices", "hub", "contract", "runtime"},
     "evaluation": {"slices", "contract", "cohort", "model", "runtime"},
     "fit": {"slices", "hub", "contract", "cohort", "model", "runtime", "evaluation"},
     "audit": {"slices", "cohort", "evaluation"},
@@ -99,6 +100,7 @@ def test_training_and_space_know_only_the_package() -> None:
         "lungct_hf.hub",
         "lungct_hf.runtime",
         "lungct_hf.pipeline.run",
+        "lungct_hf.serving.service",
     ],
 )
 def test_light_modules_load_no_torch(module: str) -> None:

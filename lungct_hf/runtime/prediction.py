@@ -14,6 +14,7 @@ from ..labels import LABELS
 from ..slices.frame import Unreadable
 from ..slices.report import InputReport
 
+NOTICE = "Research only. Not a medical device. Never use it for a diagnosis."  # beside every answer that leaves
 ABSTAIN, REFUSED, ERROR = "abstain", "refused", "error"
 COLUMNS: tuple[str, ...] = (
     "file",
