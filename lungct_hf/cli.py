@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +14,13 @@ from . import __version__
 from .commands.audit import audit
 from .commands.evaluate import evaluate
 from .commands.export import export
+from .commands.predict import predict
+from .commands.release import release
 from .commands.run_folder import model_folder
+from .commands.space import space
 from .commands.split import split
+from .commands.verify import verify
+from .commands.versions import compare, rollback, versions
 from .errors import UsageError, exit_on_error, require
 
 app = typer.Typer(
@@ -42,8 +48,9 @@ def _options(
     pass
 
 
-for command in (audit, split, evaluate, export):
+for command in (audit, split, predict, evaluate, export, release, verify, versions, rollback, compare):
     app.command()(command)
+app.add_typer(space, name="space")
 
 
 @app.command()
@@ -70,7 +77,9 @@ def demo(
     if revision is not None:
         os.environ["LUNGCT_REVISION"] = revision
     typer.echo(f"Loading {os.environ['LUNGCT_MODEL']} ...", err=True)
-    runpy.run_path(str(shipped("space") / "app.py"), run_name="__main__")
+    space = shipped("space")
+    sys.path.insert(0, str(space))  # as for a script: its modules lie beside app.py
+    runpy.run_path(str(space / "app.py"), run_name="__main__")
 
 
 @app.command()

@@ -27,6 +27,12 @@ from .labels import LABELS
 NOT_FINITE = "not-finite"
 UNLIKE_TRAINING = "unlike-training-data"
 LOW_CONFIDENCE = "low-confidence"
+# Why a model does not answer, for its readers.
+SENTENCES: dict[str, str] = {
+    NOT_FINITE: "The network's output for it is not a number.",
+    UNLIKE_TRAINING: "It is unlike the slices the model was trained on, so its probabilities mean nothing here.",
+    LOW_CONFIDENCE: "No class is likely enough to name one.",
+}
 DISTANCE = "diagonal-mahalanobis"
 POOLING = "mean-probability"  # how the slices of a case become one answer; stored beside every case-level figure
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import secrets
 import threading
+from collections.abc import Callable
 
 import hub_commits  # noqa: F401  (adds its routes to hub_routes)
 import hub_routes
@@ -35,6 +36,8 @@ class HubServer:
         self.faults = Faults()
         self.requests: list[Request] = []
         self.crashes: list[str] = []
+        # Called with every request twice: "before" its work is done, and "after" it, before the reply is sent.
+        self.watch: Callable[[Request, str], None] | None = None
         self.page_size, self.multipart_above, self.chunk_size = page_size, multipart_above, chunk_size
         self.uploads: dict[str, dict[int, bytes]] = {}
         self.secret = secrets.token_bytes(32)

@@ -174,7 +174,11 @@ class Handler(BaseHTTPRequestHandler):
                 self.rfile.readline()
             self.rfile.readline()
             return out
-        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        size = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(size)
+        if len(body) < size:
+            raise ConnectionAbortedError("the client went away in the middle of its request")
+        return body
 
     def serve(self) -> None:
         hub, url = self.server.hub, urlsplit(self.path)
@@ -187,6 +191,8 @@ class Handler(BaseHTTPRequestHandler):
         )
         line.fault = hub.faults.take(self.command, url.path)
         hub.requests.append(line)
+        if hub.watch:
+            hub.watch(line, "before")
         if line.fault == "cut" and self.command != "GET":
             return self.reset()
         if line.fault and line.fault.startswith("status:"):
@@ -194,6 +200,8 @@ class Handler(BaseHTTPRequestHandler):
         else:
             reply = self.answer(call)
         line.status = reply.status
+        if hub.watch:
+            hub.watch(line, "after")
         if line.fault == "drop-reply":
             return self.reset()
         self.send(reply, line.fault)

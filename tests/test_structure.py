@@ -18,11 +18,39 @@ ALLOWED: dict[str, set[str]] = {
     "cohort": {"slices"},
     "model": {"slices", "hub", "contract"},
     "runtime": {"slices", "hub", "contract", "model"},  # model, and with it torch, only when a caller asks for torch
+    "pipeline": {"slices", "hub", "contract", "cohort", "runtime"},  # cohort only for tables and the Hub
+    "serving": {"slices", "hub", "contract", "runtime"},
     "evaluation": {"slices", "contract", "cohort", "model", "runtime"},
     "fit": {"slices", "hub", "contract", "cohort", "model", "runtime", "evaluation"},
     "audit": {"slices", "cohort", "evaluation"},
-    "commands": {"slices", "hub", "contract", "runtime", "cohort", "model", "evaluation", "fit", "audit"},
-    "cli": {"slices", "hub", "contract", "runtime", "cohort", "model", "evaluation", "fit", "audit", "commands"},
+    "release": {"slices", "hub", "contract", "runtime", "cohort", "model", "evaluation"},
+    "commands": {
+        "slices",
+        "hub",
+        "contract",
+        "runtime",
+        "cohort",
+        "model",
+        "pipeline",
+        "evaluation",
+        "fit",
+        "audit",
+        "release",
+    },
+    "cli": {
+        "slices",
+        "hub",
+        "contract",
+        "runtime",
+        "cohort",
+        "model",
+        "pipeline",
+        "evaluation",
+        "fit",
+        "audit",
+        "release",
+        "commands",
+    },
 }
 
 
@@ -65,7 +93,15 @@ def test_training_and_space_know_only_the_package() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["lungct_hf", "lungct_hf.slices.source", "lungct_hf.slices.phantom", "lungct_hf.hub", "lungct_hf.runtime"],
+    [
+        "lungct_hf",
+        "lungct_hf.slices.source",
+        "lungct_hf.slices.phantom",
+        "lungct_hf.hub",
+        "lungct_hf.runtime",
+        "lungct_hf.pipeline.run",
+        "lungct_hf.serving.service",
+    ],
 )
 def test_light_modules_load_no_torch(module: str) -> None:
     code = f"import {module}, sys; print([name for name in ('torch', 'transformers', 'timm') if name in sys.modules])"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +13,7 @@ from PIL import Image
 from ..errors import BadSliceError, LungCTError
 from ..labels import LABELS
 from ..slices.read import read_slice
+from .fingerprint import fingerprint
 from .listing import BadFile
 
 if TYPE_CHECKING:
@@ -78,8 +78,7 @@ class Cohort:
 
     def fingerprint(self) -> str:
         """sha256 over the sorted lines "SHA256 LABEL": names and order do not matter, one changed byte does."""
-        lines = sorted(f"{sha} {LABELS[label]}\n" for sha, label in zip(self.sha256, self.labels, strict=True))
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return fingerprint(self.sha256, self.labels)
 
     def read(self, i: int) -> Image.Image:
         """Slice `i` as an RGB picture.

@@ -39,7 +39,7 @@ def list_hub(repo: str, revision: str | None, group_column: str | None) -> Listi
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
-    commit, files = _resolve(HfApi(), repo, revision)
+    commit, files = resolve_dataset(HfApi(), repo, revision)
     source = f"{repo}@{commit}"
     pictures = [name for name in files if is_image(name)]
     try:
@@ -62,7 +62,7 @@ def list_hub(repo: str, revision: str | None, group_column: str | None) -> Listi
     return list_tables(dict(tables), "hub", source, group_column, root=None)
 
 
-def _resolve(api: HfApi, repo: str, revision: str | None) -> tuple[str, list[str]]:
+def resolve_dataset(api: HfApi, repo: str, revision: str | None) -> tuple[str, list[str]]:
     """The commit that `revision` means now, and the names of its files."""
     from huggingface_hub.errors import (
         GatedRepoError,

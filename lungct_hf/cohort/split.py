@@ -7,10 +7,12 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..labels import LABELS
+from .fingerprint import fingerprint
 from .folds import units
 from .manifest import DROPPED, Manifest, read_manifest, write_manifest
 from .names import SPLITS
@@ -76,6 +78,21 @@ class Split:
     def groups_crossing(self) -> int:
         """How many groups, joined by identical files, are both in test and in train or validation. 0 is honest."""
         return len(self._crossing())
+
+    def fingerprint(self) -> str:
+        """The fingerprint of the cohort that was split: the manifest lists every slice of it."""
+        return fingerprint(self.sha256, self.labels)
+
+    def facts(self) -> dict[str, Any]:
+        """The block `split` of metrics.json: which assignment of slices the figures rest on."""
+        return {
+            "protocol": self.protocol,
+            "grouping": self.grouping,
+            "hash": self.hash,
+            "groups_crossing": self.groups_crossing,
+            "counts": self.counts(),
+            "groups": {name: len(set(self.groups[self.indices(name)])) for name in SPLITS},
+        }
 
     def describe_crossing(self) -> str:
         """How many groups cross, with the names of a few files on both sides."""

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from ..evaluation import Calibration, Report
 
 _STORED = ["config.json", "lungct.json", "evaluation/*"]
-_TOLERANCE = 1e-9
-_TOLERANCE_OF = {"low": 0.01, "high": 0.01, "undefined": 0.01}  # another numpy may draw other groups
 
 
 def evaluate(
@@ -82,6 +80,7 @@ def evaluate(
 def _stored(model: str, replicates: int) -> tuple[Report, str, list[str] | None]:
     """The report from a model's own predictions, and where its metrics.json says something else (None: has none)."""
     from ..evaluation import evaluate_predictions
+    from ..evaluation.differences import differences
     from ..hub import fetch_model
 
     fetched = fetch_model(_model_path(model), allow_patterns=_STORED)
@@ -106,7 +105,7 @@ def _stored(model: str, replicates: int) -> tuple[Report, str, list[str] | None]
     )  # a path would tell about its owner
     name = f"{fetched.repo_id}@{fetched.revision}" if fetched.repo_id else local
     same_draws = stored.get("bootstrap") == report.metrics["bootstrap"]
-    return report, name, _differences(stored, report.metrics, intervals=same_draws) if stored else None
+    return report, name, differences(stored, report.metrics, intervals=same_draws) if stored else None
 
 
 def _fresh(
@@ -233,19 +232,3 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise LungCTError(f"{path.name} of the model must hold a JSON object, found {type(value).__name__}.")
     return value
-
-
-def _differences(stored: Any, made: Any, where: str = "", *, intervals: bool) -> list[str]:
-    """Where `stored` says something else than `made`, for all that both name."""
-    if isinstance(stored, dict) and isinstance(made, dict):
-        skipped = set() if intervals else {"intervals", "bootstrap", "model_minus", "leak_gap", "coverage", "error"}
-        shared = [key for key in stored if key in made and key not in skipped]
-        parts = [_differences(stored[k], made[k], f"{where}.{k}".lstrip("."), intervals=intervals) for k in shared]
-        return [line for part in parts for line in part]
-    if isinstance(stored, list) and isinstance(made, list) and len(stored) == len(made):
-        parts = [_differences(s, m, where, intervals=intervals) for s, m in zip(stored, made, strict=True)]
-        return [line for part in parts for line in part]
-    numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (stored, made))
-    allowed = _TOLERANCE_OF.get(where.rpartition(".")[2], _TOLERANCE)
-    same = abs(stored - made) <= allowed if numbers else stored == made
-    return [] if same else [f"{where} is stored as {stored}, the predictions give {made}"]

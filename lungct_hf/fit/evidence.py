@@ -12,7 +12,6 @@ from accelerate import Accelerator
 from torch import nn
 
 from ..cohort import Cohort, Split
-from ..cohort.names import SPLITS
 from ..decision import Calibration, decide
 from ..errors import UsageError
 from ..evaluation import (
@@ -106,7 +105,7 @@ def write_evidence(
     """
     predictions = folder / "predictions.parquet"
     write_predictions(predictions, prediction_rows(cohort, split, answers, calibration))
-    report = evaluate_predictions(predictions, split=split_facts(split), calibration=calibration)
+    report = evaluate_predictions(predictions, split=split.facts(), calibration=calibration)
     write_json(folder / "metrics.json", report.metrics)
     split.write_csv(folder / "split.csv")
     write_plots(report, folder)
@@ -145,15 +144,3 @@ def prediction_rows(
                 found |= {column: LABELS[classes[place]] for column, classes in baselines.items()}
             rows.append(found)
     return rows
-
-
-def split_facts(split: Split) -> dict[str, Any]:
-    """The block `split` of metrics.json: which assignment of slices the figures rest on."""
-    return {
-        "protocol": split.protocol,
-        "grouping": split.grouping,
-        "hash": split.hash,
-        "groups_crossing": split.groups_crossing,
-        "counts": split.counts(),
-        "groups": {name: len(set(split.groups[split.indices(name)])) for name in SPLITS},
-    }

@@ -28,7 +28,7 @@ from .author import PLACEHOLDER, author_text, with_author_text
 
 METRICS = {"balanced_accuracy": "Balanced accuracy", "accuracy": "Accuracy", "macro_auroc": "Macro AUROC"}
 _HUB_METRIC = {"macro_auroc": "roc_auc"}
-_EVAL_RESULTS = Path(".eval_results") / "lungct.yaml"
+EVAL_RESULTS = Path(".eval_results") / "lungct.yaml"
 
 
 def render_card(model_dir: str | Path, repo_id: str | None = None) -> str:
@@ -60,6 +60,7 @@ def render_card(model_dir: str | Path, repo_id: str | None = None) -> str:
         training=wording.training(provenance),
         settings=wording.settings(provenance),
         command=provenance.get("command"),
+        release=wording.release(contract.get("release") or {}),
         limitations=caveats.limitations(data, labels, metrics, contract.get("calibration")),
         references=caveats.references(data),
         **results.result_facts(labels, metrics, contract.get("calibration"), model_dir),
@@ -76,17 +77,25 @@ def write_card(model_dir: str | Path, repo_id: str | None = None) -> Path:
 
 
 def write_eval_results(model_dir: str | Path) -> Path | None:
-    """Write .eval_results/lungct.yaml, which the Hub shows beside the model; without an evaluation no file, and None.
+    """Write .eval_results/lungct.yaml, which the Hub shows beside the model; nothing without an evaluation."""
+    path = Path(model_dir) / EVAL_RESULTS
+    text = render_eval_results(model_dir)
+    if text is None:
+        path.unlink(missing_ok=True)
+        return None
+    write_atomic(path, text)
+    return path
+
+
+def render_eval_results(model_dir: str | Path) -> str | None:
+    """The content of .eval_results/lungct.yaml as the model's own files give it; None without an evaluation.
 
     The Hub's format names a data set on the Hub. For data that are not there the entry carries a plain name and says
     so in its notes.
     """
-    model_dir = Path(model_dir)
-    path = model_dir / _EVAL_RESULTS
-    _, contract, metrics = _read(model_dir)
+    _, contract, metrics = _read(Path(model_dir))
     provenance = contract.get("provenance") or {}
     if metrics is None:
-        path.unlink(missing_ok=True)
         return None
     data = wording.data_facts(provenance.get("data") or {})
     notes = f"{wording.protocol_note(metrics.get('split') or {})}; test fold, n = {_plain(metrics['test']['n'])}"
@@ -102,9 +111,7 @@ def write_eval_results(model_dir: str | Path) -> Path | None:
         )
         for key, value in _values(metrics).items()
     ]
-    text = yaml_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
-    write_atomic(path, text)
-    return path
+    return str(yaml_dump(eval_result_entries_to_yaml(entries), sort_keys=False))
 
 
 def _metadata(

@@ -168,6 +168,11 @@ def explain(error: Exception, target: Target, endpoint: str | None = None) -> Lu
         text += f"role, of an account that owns the repository. {login}"
     elif status == 402:
         text = f"{endpoint} asks for a payment before it takes this ({said or status})."
+    elif status in (413, 507):
+        text = f"{endpoint} has no room for this ({said or status}): a file or the storage of the account is over its "
+        text += "limit. Make room there, or use a smaller model."
+    elif status == 412:
+        text = f"Someone else committed to {repo} meanwhile. Look at what is there, then try again."
     elif status is not None and status in _BUSY:
         text = f"{endpoint} answered {status} ({said or 'server error'}) several times. Try again later."
     elif status is not None:

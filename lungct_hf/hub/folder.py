@@ -11,6 +11,19 @@ PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 def files_to_publish(folder: Path) -> dict[str, Path]:
     """Path in the repo -> file, sorted; refuses a folder that is missing, empty, or holds pickles."""
+    found = list_files(folder)
+    refuse_links(folder, found)
+    pickles = [name for name in found if name.lower().endswith(PICKLES)]
+    if pickles:
+        raise RefusedError(
+            f"{folder} holds {', '.join(pickles[:5])}: pickled weights can run code on the machine that loads them, "
+            "so they are not uploaded. Keep the weights as model.safetensors and remove the pickles."
+        )
+    return found
+
+
+def list_files(folder: Path) -> dict[str, Path]:
+    """As `files_to_publish`, with pickles and links to elsewhere, as the Hub client's cache is made of."""
     if not folder.is_dir():
         raise LungCTError(
             f"There is no directory {folder} to push. Give the directory that training wrote (.../model)."
@@ -21,15 +34,14 @@ def files_to_publish(folder: Path) -> dict[str, Path]:
         parts = name.split("/")
         hidden = any(part.startswith(".") for part in parts[parts[0] == ".eval_results" :])
         if path.is_file() and not hidden and path.suffix != ".tmp" and "__pycache__" not in parts:
-            if not path.resolve().is_relative_to(folder.resolve()):
-                raise RefusedError(f"{name} is a link to a file outside {folder}. Copy the file, or remove the link.")
             found[name] = path
     if not found:
         raise LungCTError(f"{folder} holds no files to push. Give the directory that training wrote (.../model).")
-    pickles = [name for name in found if name.lower().endswith(PICKLES)]
-    if pickles:
-        raise RefusedError(
-            f"{folder} holds {', '.join(pickles[:5])}: pickled weights can run code on the machine that loads them, "
-            "so they are not uploaded. Keep the weights as model.safetensors and remove the pickles."
-        )
     return found
+
+
+def refuse_links(folder: Path, files: dict[str, Path]) -> None:
+    """Raise RefusedError for a file that is a link to somewhere outside `folder`."""
+    for name, path in files.items():
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise RefusedError(f"{name} is a link to a file outside {folder}. Copy the file, or remove the link.")

@@ -25,7 +25,7 @@ logger = logging.getLogger("lungct_hf")
 
 # A push replaces the model, so evidence of the model that was there before would be false. What else a person has put
 # into the repository is theirs.
-EVIDENCE = ("evaluation/", "onnx/", ".eval_results/")
+EVIDENCE = ("evaluation/", "onnx/", ".eval_results/", "canaries/")
 ATTEMPTS = 4
 _MOVED = 412
 
@@ -60,6 +60,7 @@ def push_folder(
     token: str | None = None,
     revision: str | None = None,
     create_pr: bool = False,
+    parent: str | None = None,
 ) -> PushResult:
     """Upload `folder` to the model repo `repo_id` in one commit; create the repo first when it is missing.
 
@@ -70,6 +71,7 @@ def push_folder(
     the hashes on the Hub are compared with the files here.
 
     `revision` is an existing branch (default main); `create_pr` opens a pull request instead of committing to it.
+    With `parent` the commit goes on top of exactly that commit: when the branch has moved on, nothing is published.
     Raises RefusedError for a folder with pickles, UsageError for a bad name, LungCTError for the rest.
     """
     folder = Path(folder)
@@ -78,9 +80,9 @@ def push_folder(
     target = Target(check_repo_id(repo_id), revision or constants.DEFAULT_REVISION, access, writing=True)
     api = HfApi(endpoint=constants.ENDPOINT, token=access)
     try:
-        repo_id = _ensure_repo(api, target, private)
+        repo_id = ensure_repo(api, target, private)
         target = Target(repo_id, target.revision, access, writing=True)
-        return _push(api, target, local, message, create_pr)
+        return _push(api, target, local, message, create_pr, parent)
     except HUB_ERRORS as error:
         raise explain(error, target) from None
 
@@ -100,7 +102,7 @@ def require_write_token(repo_id: str, token: str | None = None) -> str:
     return access
 
 
-def _ensure_repo(api: HfApi, target: Target, private: bool) -> str:
+def ensure_repo(api: HfApi, target: Target, private: bool) -> str:
     """Create the repo if it is missing; its full name. Never lets a private push land in a public repo."""
     info = None
     try:
@@ -118,8 +120,10 @@ def _ensure_repo(api: HfApi, target: Target, private: bool) -> str:
     return info.id
 
 
-def _push(api: HfApi, target: Target, local: dict[str, Path], message: str, create_pr: bool) -> PushResult:
-    head = _head(api, target)
+def _push(
+    api: HfApi, target: Target, local: dict[str, Path], message: str, create_pr: bool, parent: str | None
+) -> PushResult:
+    head = parent or _head(api, target)
     known = set(_pull_requests(api, target)) if create_pr else set()
     for attempt in range(1, ATTEMPTS + 1):
         plan = _plan(api, target, head, local)
@@ -142,6 +146,11 @@ def _push(api: HfApi, target: Target, local: dict[str, Path], message: str, crea
         if landed is not None:
             return _result(api, target.repo_id, *landed)
         head = _head(api, target)
+        if parent not in (None, head):
+            raise LungCTError(
+                f"Someone else committed to {target.repo_id} meanwhile ({target.revision} is now {head[:7]}). Nothing "
+                "of yours was published. Look at what is there, then run this again."
+            )
     raise AssertionError("unreachable")
 
 
@@ -231,6 +240,7 @@ def _uses_xet() -> bool:
 def _send(
     api: HfApi, target: Target, plan: _Plan, message: str, create_pr: bool, *, plain: bool
 ) -> tuple[str, str | None]:
+    title, _, text = message.strip().partition("\n")
     with ExitStack() as stack, warnings.catch_warnings():
         # evaluation/predictions.parquet belongs to the model repo: every number on the card is recomputed from it.
         warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
@@ -244,7 +254,8 @@ def _send(
         info = api.create_commit(
             target.repo_id,
             [*adds, *(CommitOperationDelete(name, is_folder=False) for name in plan.stale)],
-            commit_message=message,
+            commit_message=title,
+            commit_description=text.strip(),
             revision=target.revision,
             parent_commit=plan.head,
             create_pr=create_pr,

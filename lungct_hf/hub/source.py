@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import LungCTError, UsageError
 
+logger = logging.getLogger("lungct_hf")
+
 COMMIT = re.compile(r"[0-9a-f]{40}")
+_VERSION = re.compile(r"v?\d+(\.\d+)+([-+.].*)?")  # what a release's tag looks like; a tag is not meant to move
+_warned: set[tuple[str, str]] = set()
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,21 @@ def local_model(repo_or_dir: str | Path, revision: str | None = None) -> Fetched
         raise UsageError(f"Two revisions were given, {at!r} and {revision!r}: give one.")
     _not_a_path(text, directory)
     return None
+
+
+def warn_if_it_can_move(source: FetchedModel) -> None:
+    """Say once, on the logger `lungct_hf`, which commit a branch was when it was loaded."""
+    asked = source.requested_revision or "main"
+    if source.repo_id is None or COMMIT.fullmatch(asked) or _VERSION.fullmatch(asked):
+        return
+    if (source.repo_id, asked) not in _warned:
+        _warned.add((source.repo_id, asked))
+        logger.warning(
+            "%s@%s can change at any time; loaded is commit %s. Name it to get the same answers tomorrow.",
+            source.repo_id,
+            asked,
+            source.revision,
+        )
 
 
 def _not_a_path(text: str, directory: Path) -> None:

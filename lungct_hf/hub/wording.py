@@ -187,3 +187,19 @@ def settings(provenance: Facts) -> list[tuple[str, str]]:
     return [(str(k).replace("_", " "), str(v).replace("|", "\\|")) for k, v in rows] or [
         ("hyper-parameters", NOT_RECORDED)
     ]
+
+
+# --- release
+
+
+def release(record: Facts) -> Facts | None:
+    """Tag, sentence and overridden refusals of a released version; None for a model that no release published."""
+    if not record:
+        return None
+    rollback = record.get("rollback") or {}
+    tag = rollback.get("tag") or f"v{record['version']}"
+    sentence = f"Version {record['version']}, released {record['date']} as `v{record['version']}`."
+    if rollback:
+        sentence += f" Brought back {rollback['date']} as `{tag}`, in place of {rollback['replaces']}."
+    allowed = [f"`{row['code']}`: {row['sentence']}" for row in record.get("allowed") or []]
+    return {"tag": tag, "sentence": sentence, "allowed": allowed}

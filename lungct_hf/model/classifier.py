@@ -20,6 +20,7 @@ from ..decision import Calibration, Decision, decide
 from ..errors import LungCTError, UsageError
 from ..files import write_atomic, write_json
 from ..hub import FetchedModel, PushResult, fetch_model, push_folder, write_card, write_eval_results
+from ..hub.source import warn_if_it_can_move
 from ..labels import LABELS
 from ..slices.preprocess import Preprocessing
 from ..slices.read import read_slice
@@ -139,6 +140,7 @@ class LungCTClassifier(nn.Module):
         contract = Contract.read(fetched.path)
         classifier = cls(build_network(contract.architecture), contract)
         load_strictly(classifier.network, _read_weights(fetched.path / WEIGHTS), str(repo_or_dir))
+        warn_if_it_can_move(fetched)
         classifier.repo_id, classifier.revision, classifier._source = fetched.repo_id, fetched.revision, fetched.path
         return classifier.eval()
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import re
+import math
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -14,18 +13,14 @@ import numpy as np
 from ..contract import ONNX_FILE, Contract
 from ..decision import Calibration, Decision, decide, decide_case
 from ..errors import UsageError, require
-from ..hub.source import COMMIT, FetchedModel, local_model
+from ..hub.source import FetchedModel, local_model, warn_if_it_can_move
 from ..labels import LABELS
 from ..slices.source import Frame, Unreadable, open_slices
-from .prediction import ABSTAIN, ERROR, REFUSED, Prediction, Study
+from .prediction import ABSTAIN, ERROR, REFUSED, Described, Prediction, Study
 from .session import OnnxSession, Session
-
-logger = logging.getLogger("lungct_hf")
 
 BACKENDS = ("auto", "onnx", "torch")
 _JSON = ["config.json", "lungct.json"]
-_VERSION = re.compile(r"v?\d+(\.\d+)+([-+.].*)?")  # what a release's tag looks like; a tag is not meant to move
-_warned: set[tuple[str, str]] = set()
 
 
 class LungCT:
@@ -87,7 +82,7 @@ class LungCT:
             from .torch_session import TorchSession
 
             session = TorchSession(source.path, threads)
-        _warn_if_it_can_move(source)
+        warn_if_it_can_move(source)
         return cls(session, contract, source)
 
     @property
@@ -118,8 +113,11 @@ class LungCT:
         The decision pools the slices that were answered or abstained from as the evaluation's case level does.
         Raises UsageError when `source` is of a type that can be none.
         """
-        rows = self.predict(source, cam=cam, force=force)
-        rows.sort(key=lambda row: (row.series or "", float("inf") if row.position is None else row.position))
+        return self.study(self.predict(source, cam=cam, force=force))
+
+    def study(self, slices: Sequence[Prediction]) -> Study:
+        """The case that this model's answers for the slices of one study make."""
+        rows = sorted(slices, key=lambda row: (row.series or "", math.inf if row.position is None else row.position))
         case = self._case(rows)
         return Study(
             slices=rows,
@@ -152,19 +150,23 @@ class LungCT:
         """One Prediction for each of what `open_slices` gives, all shown to the network at once."""
         asked = [one for one in found if isinstance(one, Frame) and (force or not one.report.codes)]
         squares = self.contract.preprocessing.squares([frame.image for frame in asked])
+        answers = {id(frame): row for frame, row in zip(asked, self.answer(asked, squares, cam=cam), strict=True)}
+        return [answers.get(id(one)) or self.without_answer(one) for one in found]
+
+    def answer(self, found: Sequence[Described], squares: np.ndarray, *, cam: bool = False) -> list[Prediction]:
+        """One Prediction for each slice whose letterboxed picture is in `squares`, uint8 (N, size, size, 3)."""
         outputs = self._session.run(squares)
         decisions = decide(self._calibration, outputs.logits, outputs.features)
-        answers = {id(frame): place for place, frame in enumerate(asked)}
+        maps = outputs.cam if cam else [None] * len(decisions)
         named: dict[str, Any] = {"model": self.name, "revision": self.revision}
-        rows = []
-        for one in found:
-            place = answers.get(id(one))
-            if place is None or isinstance(one, Unreadable):
-                rows.append(Prediction.without_answer(one, **named))
-            else:
-                maps = outputs.cam[place] if cam else None
-                rows.append(Prediction.of(one, decisions[place], cam=maps, **named))
-        return rows
+        return [
+            Prediction.of(one, decision, cam=activation, **named)
+            for one, decision, activation in zip(found, decisions, maps, strict=True)
+        ]
+
+    def without_answer(self, found: Described | Unreadable) -> Prediction:
+        """The row of a slice that the input check refuses, or of a file that holds none."""
+        return Prediction.without_answer(found, model=self.name, revision=self.revision)
 
     def predict_images(self, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Letterboxed slices, uint8 (N, size, size, 3), to logits (N, 3), features (N, D) and cam (N, 3, h, w).
@@ -193,17 +195,3 @@ def _batches(found: Iterable[Frame | Unreadable], size: int) -> Iterable[list[Fr
     rows = iter(found)
     while batch := list(islice(rows, size)):
         yield batch
-
-
-def _warn_if_it_can_move(source: FetchedModel) -> None:
-    asked = source.requested_revision or "main"
-    if source.repo_id is None or COMMIT.fullmatch(asked) or _VERSION.fullmatch(asked):
-        return
-    if (source.repo_id, asked) not in _warned:
-        _warned.add((source.repo_id, asked))
-        logger.warning(
-            "%s@%s can change at any time; loaded is commit %s. Name it to get the same answers tomorrow.",
-            source.repo_id,
-            asked,
-            source.revision,
-        )

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..decision import Decision
 from ..labels import LABELS
-from ..slices.frame import Frame, Unreadable
+from ..slices.frame import Unreadable
 from ..slices.report import InputReport
 
+NOTICE = "Research only. Not a medical device. Never use it for a diagnosis."  # beside every answer that leaves
 ABSTAIN, REFUSED, ERROR = "abstain", "refused", "error"
 COLUMNS: tuple[str, ...] = (
     "file",
@@ -23,6 +25,21 @@ COLUMNS: tuple[str, ...] = (
     "revision",
     "forced",
 )
+
+
+class Described(Protocol):
+    """All of a slice but its pixels; a `slices.source.Frame` is one."""
+
+    @property
+    def file(self) -> str: ...
+    @property
+    def frame(self) -> int: ...
+    @property
+    def report(self) -> InputReport: ...
+    @property
+    def series(self) -> str | None: ...
+    @property
+    def position(self) -> float | None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +73,7 @@ class Prediction:
     position: float | None = None
 
     @classmethod
-    def without_answer(cls, found: Frame | Unreadable, *, model: str, revision: str | None) -> Prediction:
+    def without_answer(cls, found: Described | Unreadable, *, model: str, revision: str | None) -> Prediction:
         """The row of a slice that is refused, or of a file that gives none."""
         shared: dict[str, Any] = {"model": model, "revision": revision}
         shared |= dict.fromkeys(("probabilities", "confidence", "distance", "cam"))
@@ -67,7 +84,7 @@ class Prediction:
 
     @classmethod
     def of(
-        cls, frame: Frame, decision: Decision, *, model: str, revision: str | None, cam: np.ndarray | None = None
+        cls, frame: Described, decision: Decision, *, model: str, revision: str | None, cam: np.ndarray | None = None
     ) -> Prediction:
         """The row of a slice that was answered. `cam` is the network's output (3, h, w) for it."""
         return cls(
@@ -85,6 +102,24 @@ class Prediction:
             forced=bool(frame.report.codes),
             series=frame.series,
             position=frame.position,
+        )
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Prediction:
+        """Back from `to_json`; a map is not kept there."""
+        chances = {label: row[f"p_{label}"] for label in LABELS}
+        report = row["report"]
+        return cls(
+            file=row["file"],
+            frame=row["frame"],
+            decision=row["decision"],
+            reason=row["reason"],
+            probabilities=None if None in chances.values() else chances,
+            confidence=row["confidence"],
+            distance=row["distance"],
+            cam=None,
+            report=report and InputReport(tuple(report["codes"]), tuple(report["warnings"]), report["facts"]),
+            **{name: row[name] for name in ("model", "revision", "forced", "detail", "series", "position")},
         )
 
     @property

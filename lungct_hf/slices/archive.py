@@ -51,7 +51,8 @@ def folder_items(folder: Path, label: str, _above: frozenset[str] = frozenset())
             folders.append((Path(entry.path), name))
         elif entry.is_file():
             if not is_side_file(entry.name):
-                files.append(Item(name, opener(Path(entry.path)), _disk_head(Path(entry.path))))
+                path = Path(entry.path)
+                files.append(Item(name, opener(path), _disk_head(path), path))
         else:
             kind = "a link that leads nowhere" if entry.is_symlink() else "neither a file nor a folder"
             yield Unreadable(name, "not-found" if entry.is_symlink() else "unsupported", f"It is {kind}.")

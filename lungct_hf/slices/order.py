@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import BadSliceError
@@ -23,6 +24,7 @@ class Item:
     file: str
     open: Callable[[], BinaryIO]
     open_head: Callable[[], BinaryIO] | None = None
+    path: Path | None = None  # of a file on the disk
 
 
 @dataclass(frozen=True)

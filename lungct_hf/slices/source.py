@@ -27,7 +27,7 @@ from .order import Item
 from .read import read_pages, to_rgb
 from .window import LUNG_WINDOW, Window
 
-__all__ = ["Frame", "Unreadable", "open_slices"]
+__all__ = ["Frame", "Unreadable", "open_item", "open_slices"]
 
 _MB = 2**20
 _MAX_FILE = 600 * _MB  # of a file that is decoded in memory: 1,100 slices of 512 x 512 in one DICOM file
@@ -82,12 +82,13 @@ def _open_path(path: Path, file: str, window: Window) -> Iterator[Frame | Unread
     if stat.S_ISDIR(mode):
         yield from _from_items(folder_items(path, file), file, window)
     elif stat.S_ISREG(mode):
-        yield from _open_item(Item(file, opener(path)), window)
+        yield from open_item(Item(file, opener(path)), window)
     else:  # opening a pipe would wait for ever
         yield Unreadable(file, "unsupported", "It is neither a file nor a folder.")
 
 
-def _open_item(item: Item, window: Window, *, nested: bool = False) -> Iterator[Frame | Unreadable]:
+def open_item(item: Item, window: Window, *, nested: bool = False) -> Iterator[Frame | Unreadable]:
+    """Read one file that a folder or an archive listed; `nested`: a member of an archive, which may not be one."""
     try:
         handle = item.open()
     except FileNotFoundError:
@@ -110,7 +111,7 @@ def _from_items(
         if isinstance(item, Unreadable):
             yield item
         else:
-            yield from _open_item(item, window, nested=nested)
+            yield from open_item(item, window, nested=nested)
     if not count:
         yield Unreadable(file, "not-an-image", "There is no slice in it.")
 

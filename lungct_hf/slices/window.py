@@ -23,3 +23,10 @@ class Window:
 
 # The window of IQ-OTH/NCCD, estimated from its grey levels: air about 41, fat about 194, muscle about 218.
 LUNG_WINDOW = Window(center=-485.0, width=1500.0)
+
+# What readers of scans look with; the model is always given its own.
+VIEWING: dict[str, Window] = {
+    "lung": Window(center=-600.0, width=1500.0),
+    "mediastinum": Window(center=40.0, width=400.0),
+    "bone": Window(center=400.0, width=1800.0),
+}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from conftest import point_client_at
+from hub_fixtures import point_client_at
 from hub_server import HubServer
 from lungct_hf.errors import LungCTError, UsageError
 from lungct_hf.hub import fetch_model, split_revision

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from hub.conftest import hub, no_account  # noqa: F401 - fixtures: a fresh Hub, and no account of the person who tests
+from hub_fixtures import hub, no_account  # noqa: F401 - fixtures: a fresh Hub, and no account of the person who tests
 from hub_server import HubServer
 from lungct_hf import LungCT, LungCTError
-from lungct_hf.runtime import lungct as module
+from lungct_hf.hub import source as module
 
 
 def upload(hub: HubServer, folder: Path, repo: str = "alice/lung") -> str:  # noqa: F811

@@ -1,16 +1,21 @@
-"""What the Space's tests share: a tiny trained run, and slices in the forms people have them in."""
+"""What the Space's tests share: a small published model, a server, and slices in the forms people have them in."""
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from gradio_client import Client
 from PIL import Image
 
-from helpers import draw_slice
+from lungct_hf.labels import LABELS
+from lungct_hf.slices.phantom import draw_phantom
+from published import phantom_picture, write_published
+from slices.made_slices import ct_dataset, dicom_bytes
 from space_server import LUNGCT, Server, serve
 
 
@@ -23,21 +28,8 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., AbstractC
 @pytest.fixture(scope="session")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run as training leaves it: runs/NAME with model/ in it."""
-    import torch
-
-    from lungct_hf import LungCTClassifier
-    from lungct_hf.contract import Contract
-    from lungct_hf.slices.preprocess import Preprocessing
-
-    torch.manual_seed(3)
-    classifier = LungCTClassifier.create("mobilenetv2_035", Preprocessing(size=64))
-    provenance = {
-        "init": {"kind": "random", "source": None, "sha256": None},
-        "data": {"kind": "phantom", "source": "phantoms", "slices": 45, "groups": 15},
-    }
-    classifier.contract = Contract("mobilenetv2_035", Preprocessing(size=64), provenance=provenance)
     run = tmp_path_factory.mktemp("runs") / "tiny"
-    classifier.save_pretrained(run / "model")
+    write_published(run / "model")
     return run
 
 
@@ -48,18 +40,34 @@ def server(serving, run_dir: Path) -> Iterator[Server]:
         yield started
 
 
+@pytest.fixture(scope="module")
+def client(server: Server, tmp_path_factory) -> Client:
+    return Client(server.url, verbose=False, download_files=str(tmp_path_factory.mktemp("downloads")))
+
+
 @pytest.fixture(scope="session")
 def slices(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One picture in the forms people have it in; 16 bits and a wide one show that the file itself arrives."""
+    """One phantom in the forms people have it in, a study of it, and what is no slice."""
     folder = tmp_path_factory.mktemp("slices")
-    grey = draw_slice(2, np.random.default_rng(5), size=120)
+    grey = phantom_picture("malignant", 0)
+    deep = np.asarray(grey).astype(np.uint16) * 257
     pictures = {
-        "grey.png": Image.fromarray(grey),
-        "grey.jpg": Image.fromarray(grey),
-        "deep.png": Image.fromarray(grey.astype(np.uint16) * 257),
-        "wide.tif": Image.fromarray(np.hstack([grey, grey[:, ::-1]])),
-        "colour photo.webp": Image.fromarray(np.dstack([grey, grey[::-1], 255 - grey])),
+        "grey.png": grey,
+        "grey.jpg": grey,
+        "deep.png": Image.fromarray(deep),
+        "wide.tif": grey.crop((0, 16, 192, 176)),
+        "colour photo.webp": Image.merge("RGB", [Image.effect_noise((120, 90), 90) for _ in range(3)]),
     }
     for name, picture in pictures.items():
         picture.save(folder / name)
-    return {name: folder / name for name in pictures}
+    files = {name: folder / name for name in pictures}
+    heights = (4.0, -4.0, 0.0)  # in no order
+    with zipfile.ZipFile(folder / "study.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, z in enumerate(heights):
+            hu = draw_phantom(LABELS[2], 0, z, size=192)
+            content = dicom_bytes(ct_dataset(hu, ImagePositionPatient=[0, 0, z], PixelSpacing=[1.5, 1.5]))
+            archive.writestr(f"series/{number}.dcm", content)
+            if z == 0.0:
+                (folder / "slice.dcm").write_bytes(content)
+        archive.writestr("notes/readme.png", b"not a picture")
+    return files | {"study.zip": folder / "study.zip", "slice.dcm": folder / "slice.dcm"}

@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import httpx
 
 from helpers import ROOT
 
@@ -25,6 +28,20 @@ class Server:
     url: str
     process: subprocess.Popen[bytes]
     log: Path
+
+    def health(self) -> tuple[int, dict[str, Any]]:
+        """Status code and answer of /health."""
+        answer = httpx.get(f"{self.url}health", timeout=30)
+        return answer.status_code, answer.json()
+
+    def wait_for(self, status: str) -> dict[str, Any]:
+        """The health record, once its status is this one."""
+        for _ in range(600):
+            found = self.health()[1]
+            if found["status"] == status:
+                return found
+            time.sleep(0.1)
+        raise AssertionError(f"still {found}")
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -49,7 +66,7 @@ def serve(folder: Path, command: list[str], **extra: str) -> Iterator[Server]:
             env=environment(GRADIO_SERVER_PORT=str(port), **extra),
         )
     try:
-        for _ in range(1200):
+        for _ in range(2400):
             if RUNNING in log.read_text() or process.poll() is not None:
                 break
             time.sleep(0.1)
@@ -58,7 +75,7 @@ def serve(folder: Path, command: list[str], **extra: str) -> Iterator[Server]:
         assert url == f"http://127.0.0.1:{port}/", "GRADIO_SERVER_PORT must be honoured"
         yield Server(url, process, log)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 130, "Ctrl-C is how a demo is ended"
+        assert process.wait(timeout=150) == 130, "Ctrl-C is how a demo is ended"
         assert "Traceback" not in log.read_text()
     finally:
         process.kill()

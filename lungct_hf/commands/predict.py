@@ -1,0 +1,108 @@
+"""`lungct predict`: answers for files, folders, archives, tables and data sets on the Hub, restartable."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import LungCTError, UsageError
+from .run_folder import model_folder
+
+if TYPE_CHECKING:
+    from ..pipeline.run import Options
+
+
+def predict(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Files, patterns, folders, zip archives, parquet files, or Hub data sets OWNER/NAME[@REVISION]."
+        ),
+    ],
+    model: Annotated[str, typer.Option(help="A run, a model directory, OWNER/NAME or OWNER/NAME@REVISION.")],
+    form: Annotated[
+        str | None,
+        typer.Option("--format", help="table, csv, json or parquet. Default: what --output ends in, else table."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write; only then can a stopped run go on.")
+    ] = None,
+    cam: Annotated[
+        Path | None, typer.Option(help="A folder for pictures of what spoke for each slice's class.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Answer for refused slices too; mark their rows.")] = False,
+    study: Annotated[
+        bool, typer.Option("--study", help="Each source is one study: its slices in scan order and one decision.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Slices answered and saved at once.")] = 32,
+    workers: Annotated[int | None, typer.Option(min=1, max=256, help="Reader processes. Default: the cores.")] = None,
+    shard: Annotated[
+        str | None, typer.Option(help="I/N: do only the I-th (from 0) of N shares; each needs its own --output.")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="auto, onnx or torch.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="Cores for the network. Default: all.")] = None,
+) -> None:
+    """Answer for slices. A bad file is a row with its reason. Research only, never a diagnosis.
+
+    A run with --output that was stopped, or killed, goes on when the same command is given again.
+    Exit codes: 0 done, however many files were bad; 1 failed; 2 wrong call.
+    """
+    options = _options(output, form, cam, force, study, batch_size, workers, shard)
+    from ..pipeline.run import predict_files
+    from ..runtime import LungCT
+
+    path = Path(model).expanduser()
+    folder = model_folder(path) if path.is_dir() else None
+    loaded = LungCT.from_pretrained(folder or model, backend=backend, threads=threads)
+    try:
+        manifest = predict_files(loaded, folder, sources, options, ["lungct", *sys.argv[1:]])
+    except KeyboardInterrupt:
+        if output is not None:
+            typer.echo(f"What is done is kept in {output}.journal: the same command goes on from there.", err=True)
+        raise
+    except BrokenPipeError:  # `| head` has seen enough
+        sys.stdout = None  # nothing more is flushed into the closed pipe
+        raise typer.Exit(1) from None
+    except OSError as error:
+        raise LungCTError(f"{error.filename or output or 'The output'}: {error.strerror or error}.") from error
+    counts = ", ".join(f"{count:,} {name}" for name, count in manifest["decisions"].items())
+    before = f", {manifest['rows_before']:,} of them before" if manifest["rows_before"] else ""
+    typer.echo(
+        f"{manifest['rows']:,} rows{before}: {counts or 'none'}. {manifest['rows_per_second']:.1f} slices/s.", err=True
+    )
+    bad = manifest["decisions"].get("error", 0)
+    if bad:
+        typer.echo(f"{bad:,} files or slices could not be read; their rows say why.", err=True)
+    if output is not None:
+        typer.echo(f"written: {output}", err=True)
+
+
+def _options(
+    output: Path | None,
+    form: str | None,
+    cam: Path | None,
+    force: bool,
+    study: bool,
+    batch_size: int,
+    workers: int | None,
+    shard: str | None,
+) -> Options:
+    from ..pipeline.run import Options
+
+    if output is not None and output.is_dir():
+        raise UsageError(f"{output} is a folder; a file name is needed, for example {output / 'rows.csv'}.")
+    if cam is not None and cam.exists() and not cam.is_dir():
+        raise UsageError(f"--cam {cam} is a file; a folder is needed.")
+    share = None
+    if shard is not None:
+        match = re.fullmatch(r"(\d+)/(\d+)", shard)
+        if match is None or not int(match[1]) < int(match[2]):
+            raise UsageError(f"--shard {shard!r} is none: I/N needs I from 0 to N-1, for example 0/4.")
+        if study:
+            raise UsageError("--shard would tear a --study apart. Fix: give each process its own studies.")
+        share = int(match[1]), int(match[2])
+    return Options(output, form, cam, force, study, batch_size, workers, share)

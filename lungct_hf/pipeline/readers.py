@@ -1,0 +1,174 @@
+"""Reader processes as the run sees them: a stream of what they read, whatever happens to any of them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import numpy as np
+
+from ..errors import LungCTError
+from ..slices.frame import Unreadable
+from .reader import ReadSlice, Settings, read_for
+from .units import Unit
+
+_AHEAD = 3  # units a reader has been given and not finished
+_MAX_DEATHS = 20  # in a row, without one unit read between them
+_PATIENCE = 300.0  # seconds for one slice; the slowest seen (a large compressed multi-frame file) took 20
+_POLL = 5.0  # seconds between looks at the clock
+
+# A decoded slice is large enough for the allocator to take fresh pages for it each time and to give them back, and
+# touching fresh pages took a tenth of a reader's time. Read by Pillow and by glibc when a process starts.
+_MEMORY = {"PILLOW_BLOCKS_MAX": "16", "MALLOC_MMAP_THRESHOLD_": str(2**26), "MALLOC_TRIM_THRESHOLD_": str(2**27)}
+
+
+@dataclass(frozen=True)
+class Read:
+    """What came of unit `number`: a slice (with its square, where it has one), a bad file, or None when it is done."""
+
+    number: int
+    found: ReadSlice | Unreadable | None
+    square: np.ndarray | None = None
+
+
+@dataclass
+class _Reader:
+    process: Any
+    connection: Connection
+    ring: np.ndarray
+    free: Any
+    slot: int = 0
+    given: deque[tuple[int, Unit, int]] = field(default_factory=deque)
+    heard: float = 0.0
+
+
+class Readers:
+    """`count` processes that read units in the order given, each into `slots` squares of shared memory.
+
+    A reader that dies or hangs costs the unit it was at, which becomes a row with that reason, and is replaced.
+    Squares are views of shared memory until the next item is asked for. Use as a context manager.
+    """
+
+    def __init__(self, settings: Settings, count: int, *, slots: int, patience: float = _PATIENCE) -> None:
+        self._settings, self._slots, self._patience = settings, slots, patience
+        # A forked child would inherit the threads' locks of ONNX Runtime and Arrow without the threads.
+        self._context = multiprocessing.get_context("spawn")
+        self._deaths = 0
+        self._readers = [self._start() for _ in range(count)]
+
+    def __enter__(self) -> Readers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for reader in self._readers:
+            reader.connection.close()
+            reader.process.kill()
+        for reader in self._readers:
+            reader.process.join()
+
+    def read(self, tasks: Iterator[tuple[int, Unit, int]]) -> Iterator[Read]:
+        """Read (number, unit, slices to skip); of one unit in order, of several as they come.
+
+        Raises LungCTError when readers die again and again without reading anything.
+        """
+        while True:
+            for reader in self._readers:
+                self._give(reader, tasks)
+            busy = {reader.connection: reader for reader in self._readers if reader.given}
+            if not busy:
+                return
+            ready = wait(list(busy), timeout=_POLL)
+            for connection in ready:
+                yield from self._receive(busy[connection])  # type: ignore[index]
+            for reader in busy.values():
+                if time.monotonic() - reader.heard > self._patience:
+                    reader.process.kill()  # its pipe closes, and it is found dead in the next round
+                    reader.heard = float("inf")
+
+    def _give(self, reader: _Reader, tasks: Iterator[tuple[int, Unit, int]]) -> None:
+        while len(reader.given) < _AHEAD and (task := next(tasks, None)) is not None:
+            if not reader.given:
+                reader.heard = time.monotonic()
+            reader.given.append(task)
+            self._send(reader, task)
+
+    def _receive(self, reader: _Reader) -> Iterator[Read]:
+        """All that a reader has sent so far."""
+        try:
+            while reader.connection.poll():
+                number, found = reader.connection.recv()
+                if reader.heard != float("inf"):
+                    reader.heard = time.monotonic()
+                if found is None:
+                    reader.given.popleft()
+                    self._deaths = 0
+                    yield Read(number, None)
+                elif isinstance(found, ReadSlice) and found.asked:
+                    yield Read(number, found, reader.ring[reader.slot])
+                    reader.slot = (reader.slot + 1) % len(reader.ring)
+                    reader.free.release()
+                else:
+                    yield Read(number, found)
+        except (EOFError, OSError):
+            yield from self._replace(reader)
+
+    def _replace(self, reader: _Reader) -> Iterator[Read]:
+        was_slow = reader.heard == float("inf")
+        reader.connection.close()
+        reader.process.join()
+        self._deaths += 1
+        number, unit, _ = reader.given.popleft()
+        if self._deaths >= _MAX_DEATHS:
+            raise LungCTError(
+                f"{_MAX_DEATHS} reader processes in a row died ({_cause(reader.process.exitcode)}) and read nothing. "
+                "Fix: check the memory that is free, then try again with --workers 1."
+            )
+        how = f"took longer than {self._patience:.0f} seconds" if was_slow else "died"
+        cause = "" if was_slow else f" ({_cause(reader.process.exitcode)})"
+        yield Read(number, Unreadable(unit.file, "damaged", f"The process that read it {how}{cause}."))
+        yield Read(number, None)
+        left, fresh = reader.given, self._start()
+        self._readers[self._readers.index(reader)] = fresh
+        fresh.heard = time.monotonic()
+        for task in left:
+            fresh.given.append(task)
+            self._send(fresh, task)
+
+    @staticmethod
+    def _send(reader: _Reader, task: tuple[int, Unit, int]) -> None:
+        try:
+            reader.connection.send(task)
+        except OSError:
+            return  # it is dead, which the next look at its pipe shows
+
+    def _start(self) -> _Reader:
+        size = self._settings.preprocessing.size
+        # Anonymous memory: nothing is left behind whatever process dies, and however.
+        slots = self._context.RawArray("B", self._slots * size * size * 3)
+        free = self._context.Semaphore(self._slots)
+        ours, theirs = self._context.Pipe()
+        arguments = (theirs, slots, free, self._settings)
+        for name, value in _MEMORY.items():
+            os.environ.setdefault(name, value)
+        process = self._context.Process(target=read_for, args=arguments, daemon=True, name="lungct-reader")
+        process.start()
+        theirs.close()
+        ring = np.frombuffer(slots, np.uint8).reshape(self._slots, size, size, 3)
+        return _Reader(process, ours, ring, free)
+
+
+def _cause(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"{name}, as when memory runs out" if name == "SIGKILL" else name

@@ -1,0 +1,88 @@
+"""Slices in parquet files: which rows there are, and their pictures one row group after the other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import BadSliceError, LungCTError, brief, require
+
+_ROWS = 16  # read at once: encoded slices have 30 to 300 kB
+
+
+def list_table(path: Path, name: str) -> Iterator[tuple[int, int, str]]:
+    """(row group, row in it, what the row is called) of every row of a parquet file, without its pictures.
+
+    A row is called FILE/NUMBER, with the picture's own name behind where it has one.
+
+    Raises:
+        LungCTError: pyarrow is not installed, the file is damaged, or it has no column of pictures.
+    """
+    file, column = _opened(path, name)
+    number = 0
+    is_struct = _is_struct(file, column)
+    for group in range(file.num_row_groups):
+        # A struct's "path" is a column of its own on the disk, so that the pictures are not touched.
+        wanted = [f"{column}.path"] if is_struct else None
+        paths = file.read_row_group(group, columns=wanted)[column].to_pylist() if wanted else None
+        for place in range(file.metadata.row_group(group).num_rows):
+            own = (paths[place] or {}).get("path") if paths else None
+            own_name = re.split(r"[/\\]", own)[-1] if own else ""
+            yield group, place, "/".join(filter(None, [name, str(number), own_name]))
+            number += 1
+
+
+class TableCursor:
+    """The pictures of one row group, asked for in ascending order."""
+
+    def __init__(self, path: str, group: int) -> None:
+        self.path, self.group = path, group
+        file, self._column = _opened(Path(path), Path(path).name)
+        self._batches = file.iter_batches(_ROWS, row_groups=[group], columns=[self._column])
+        self._start, self._rows = 0, list[Any]()
+
+    def __getitem__(self, place: int) -> bytes | Path:
+        """The encoded picture of a row, or the file it names. Raises BadSliceError where the row has none."""
+        while place >= self._start + len(self._rows):
+            self._start += len(self._rows)
+            self._rows = next(self._batches).column(0).to_pylist()
+        value = self._rows[place - self._start]
+        if isinstance(value, dict):
+            value = value.get("bytes") or value.get("path")
+        if not value:
+            raise BadSliceError("its row has no picture", "not-an-image")
+        return value if isinstance(value, bytes) else Path(self.path).parent / value
+
+    def has(self, place: int) -> bool:
+        """Whether that row is still ahead."""
+        return place >= self._start
+
+
+def _opened(path: Path, name: str) -> tuple[Any, str]:
+    require("pyarrow", "parquet")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from ..cohort.names import IMAGE_COLUMNS, find_column
+
+    try:
+        file = pq.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        raise LungCTError(f"{name} is not a readable parquet file: {brief(error)}. Fix: write it again.") from error
+    names = file.schema_arrow.names
+    column = find_column(names, IMAGE_COLUMNS)
+    if column is None:
+        raise LungCTError(
+            f"{name} has no column of pictures (it has: {', '.join(names)}). Fix: name it image (encoded bytes, a "
+            "datasets.Image, or a path relative to the parquet file)."
+        )
+    return file, column
+
+
+def _is_struct(file: Any, column: str) -> bool:
+    import pyarrow as pa
+
+    kind = file.schema_arrow.field(column).type
+    return pa.types.is_struct(kind) and any(field.name == "path" for field in kind)

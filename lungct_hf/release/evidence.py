@@ -1,0 +1,228 @@
+"""A model's evidence recomputed from its stored predictions, and where what it says is something else.
+
+Nobody needs the data for this: predictions.parquet has every answer, split.csv every slice's hash, label and side.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from ..decision import Calibration
+from ..errors import LungCTError
+from ..evaluation.differences import STRICT, differences
+from ..hub.author import PLACEHOLDER, author_text, with_author_text
+from ..hub.card import EVAL_RESULTS, render_card, render_eval_results
+from ..labels import LABELS
+from .reasons import Reason
+from .record import CARD, CONTRACT, read_json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ..cohort import Split
+    from ..evaluation import Report
+
+CROSS_VALIDATED = "cross-validated"
+_MIN_REPLICATES = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What a model directory stores: `table` of predictions, `split`, lungct.json as `contract`, the `stored` metrics
+    ({} without a metrics.json), and `report`, what follows from the predictions."""
+
+    table: pa.Table
+    split: Split
+    contract: dict[str, Any]
+    stored: dict[str, Any]
+    report: Report
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What metrics.json has to say."""
+        kept = {"evidence": self.stored["evidence"]} if "evidence" in self.stored else {}
+        return self.report.metrics | kept
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        return self.contract.get("provenance") or {}
+
+
+def read_evidence(folder: Path, *, replicates: int | None = None) -> Evidence:
+    """Read and recompute, with as many bootstrap draws as metrics.json names or as are asked for.
+
+    Raises LungCTError where a file is missing or cannot be read, with the fix.
+    """
+    from ..cohort import Split
+    from ..evaluation import evaluate_predictions, read_predictions
+
+    evaluation = folder / "evaluation"
+    missing = [name for name in ("predictions.parquet", "split.csv") if not (evaluation / name).is_file()]
+    if missing:
+        raise LungCTError(
+            f"The model stores no evaluation/{' and no evaluation/'.join(missing)}, so nothing can be checked. "
+            "Fix: train it again; every run stores them."
+        )
+    split = Split.read(evaluation / "split.csv")
+    table = read_predictions(evaluation / "predictions.parquet")[0]
+    contract = read_json(folder / CONTRACT)
+    stored = read_json(evaluation / "metrics.json") if (evaluation / "metrics.json").is_file() else {}
+    record = contract.get("calibration")
+    made = stored.get("bootstrap") or {}
+    report = evaluate_predictions(
+        table,
+        split=_split_block(split, stored),
+        calibration=Calibration.from_json(record) if record else None,
+        headline=stored.get("protocol"),
+        replicates=replicates or max(_MIN_REPLICATES, int(made.get("replicates", 2000))),
+        seed=int(made.get("seed", 0)),
+    )
+    return Evidence(table, split, contract, stored, report)
+
+
+def _split_block(split: Split, stored: dict[str, Any]) -> dict[str, Any]:
+    """From the manifest. Folds of a cross-validation are not in it: their count and seeds are taken as stored."""
+    block = stored.get("split") or {}
+    return block if block.get("evidence") == CROSS_VALIDATED else split.facts()
+
+
+def manifest_reasons(evidence: Evidence) -> list[Reason]:
+    """Where split.csv, predictions.parquet, metrics.json and lungct.json speak of different slices."""
+    return [*_split_mismatch(evidence), *_data_mismatch(evidence), *_crossing(evidence)]
+
+
+def _split_mismatch(evidence: Evidence) -> Iterator[Reason]:
+    split = evidence.split
+    said = {
+        "lungct.json": (evidence.provenance.get("split") or {}).get("hash"),
+        "metrics.json": (evidence.stored.get("split") or {}).get("hash"),
+    }
+    for name, value in said.items():
+        if value != split.hash and (value is not None or name == "lungct.json"):
+            yield Reason(
+                "split-mismatch",
+                f"{name} names the split {str(value)[:12]}, split.csv is {split.hash[:12]}: the weights or figures "
+                "come from another split",
+            )
+    pooled = evidence.report.metrics["split"].get("evidence") == CROSS_VALIDATED
+    places = zip(split.ids, split.sha256, split.groups, split.labels, split.split, split.fold_of, strict=True)
+    rows = {str(name): (str(sha), str(g), LABELS[c], str(s), int(f)) for name, sha, g, c, s, f in places}
+    wrong = []
+    for row in evidence.table.select(["id", "sha256", "group", "label", "split", "fold"]).to_pylist():
+        wanted, found = rows.get(row["id"]), (row["sha256"], row["group"], row["label"], row["split"], row["fold"])
+        if wanted is None or wanted[: 3 if pooled else 5] != found[: 3 if pooled else 5]:
+            wrong.append(row["id"])
+    if wrong:
+        yield Reason(
+            "split-mismatch",
+            f"{len(wrong)} rows of predictions.parquet are not in split.csv with this sha256, group, label, side and "
+            f'fold, for example "{wrong[0]}"',
+        )
+    predicted = set(evidence.table["id"].to_pylist())
+    held_out = split.ids if pooled else split.ids[np.isin(split.split, ("test", "validation"))]
+    absent = [str(name) for name in held_out.tolist() if name not in predicted]
+    if absent:
+        yield Reason(
+            "split-mismatch",
+            f'{len(absent)} held-out slices of split.csv are not in predictions.parquet, for example "{absent[0]}"',
+        )
+
+
+def _data_mismatch(evidence: Evidence) -> Iterator[Reason]:
+    said, found = (evidence.provenance.get("data") or {}).get("fingerprint"), evidence.split.fingerprint()
+    if said != found:
+        yield Reason(
+            "data-mismatch",
+            f"lungct.json names the data {str(said)[:12]}, the slices of split.csv are {found[:12]}: the weights were "
+            "trained on other slices",
+        )
+
+
+def _crossing(evidence: Evidence) -> Iterator[Reason]:
+    split, stored = evidence.split, evidence.report.metrics["split"]
+    crossing = max(split.groups_crossing, len(_groups_in_several_folds(evidence.table)))
+    if not crossing and not stored.get("groups_crossing"):
+        return
+    how = split.describe_crossing() if split.groups_crossing else f"{crossing or stored['groups_crossing']} groups"
+    how += "" if split.groups_crossing else " were tested in several folds"
+    yield Reason("groups-across-split", f"{how} ({stored.get('protocol')} split): the score is too high by that")
+
+
+def _groups_in_several_folds(table: pa.Table) -> set[str]:
+    """Groups whose test slices are in several folds of one seed, under the protocols that keep groups whole."""
+    columns = [name for name in ("protocol", "seed", "split", "group", "fold") if name in table.column_names]
+    folds: dict[tuple[Any, Any, str], set[int]] = defaultdict(set)
+    for row in table.select(columns).to_pylist():
+        if row["split"] == "test" and row.get("protocol") != "image" and "protocol" in row:
+            folds[row["protocol"], row.get("seed"), row["group"]].add(row["fold"])
+    return {group for (_, _, group), found in folds.items() if len(found) > 1}
+
+
+def metrics_reasons(evidence: Evidence) -> list[Reason]:
+    """Where metrics.json says something else than the predictions give."""
+    if not evidence.stored:
+        return [Reason("metrics-mismatch", "there is no evaluation/metrics.json")]
+    found = differences(evidence.stored, evidence.metrics, drawn=STRICT, complete=True)
+    if not found:
+        return []
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return [Reason("metrics-mismatch", f"metrics.json: {found[0]}{more}")]
+
+
+def card_reasons(folder: Path, names: list[str | None]) -> list[Reason]:
+    """Where README.md, outside the author's text, is not what the model's files give; `names`: what the repo is
+    or was called. The metadata that the Hub reads are part of it."""
+    path = folder / CARD
+    if not path.is_file():
+        return [Reason("card-mismatch", "there is no README.md")]
+    found = path.read_bytes().decode("utf-8", "replace")
+    kept = author_text(found)
+    best: list[tuple[str, str]] | None = None
+    for name in dict.fromkeys([*names, PLACEHOLDER]):
+        wanted = with_author_text(render_card(folder, name), kept)
+        lines = list(_differing(_lines(found), _lines(wanted)))
+        if not lines:
+            return []
+        best = lines if best is None or len(lines) < len(best) else best
+    said, due = (best or [("", "")])[0]
+    return [
+        Reason(
+            "card-mismatch",
+            f'README.md says "{said[:90]}" where the model\'s files give "{due[:90]}" ({len(best or [])} lines differ '
+            "outside the author's text)",
+        )
+    ]
+
+
+def _lines(markdown: str) -> list[str]:
+    return markdown.replace("\r\n", "\n").rstrip().split("\n")
+
+
+def _differing(found: list[str], wanted: list[str]) -> Iterator[tuple[str, str]]:
+    import difflib
+
+    for kind, a, b, c, d in difflib.SequenceMatcher(None, found, wanted, autojunk=False).get_opcodes():
+        if kind != "equal":
+            for place in range(max(b - a, d - c)):
+                said = found[a + place] if a + place < b else ""
+                due = wanted[c + place] if c + place < d else ""
+                yield said.strip(), due.strip()
+
+
+def eval_results_reasons(folder: Path) -> list[Reason]:
+    """Where .eval_results/ holds other values than metrics.json gives."""
+    path, wanted = folder / EVAL_RESULTS, render_eval_results(folder)
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return [Reason("metrics-mismatch", f"{EVAL_RESULTS.as_posix()} is not YAML")]
+    if found == (yaml.safe_load(wanted) if wanted else None):
+        return []
+    return [Reason("metrics-mismatch", f"{EVAL_RESULTS.as_posix()} is not what metrics.json gives")]

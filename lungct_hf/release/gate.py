@@ -1,0 +1,156 @@
+"""The gate: what is found in the run, and beside the last version, that speaks against publishing it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import LungCTError, UsageError
+from ..labels import LABELS
+from .canaries import TOLERANCE, Canaries, read_canaries
+from .compare import Comparison, compare
+from .evidence import Evidence, read_evidence
+from .prepare import Prepared
+from .reasons import Reason
+from .record import file_hashes, record_of
+from .remote import Last, Remote
+from .version import Version
+
+_INITS = {
+    "random": ("random-init", "training started from random weights, so nothing was learned from natural images"),
+    "stand-in": ("stand-in-init", "training started from a file that is not one of the published ImageNet weights"),
+}
+_KNOWN_INIT = "imagenet1k-v2"
+_FEW_DRAWS = 100  # for the last version's own report, of which only the samples are needed
+
+
+def judge(prepared: Prepared, version: Version, remote: Remote, last: Last | None) -> tuple[list[Reason], list[str]]:
+    """(reasons to refuse, notes on what was compared with what) for publishing `prepared` as `version`."""
+    notes: list[str] = []
+    reasons = [*_versions(version, remote), *prepared.reasons, *_init(prepared.evidence)]
+    reasons += _shortcuts(prepared.evidence)
+    if last is None:
+        notes.append("There is no earlier version to compare with.")
+        return reasons, notes
+    try:
+        former = read_evidence(last.folder, replicates=_FEW_DRAWS)
+        found = compare(prepared.evidence, former)
+    except (LungCTError, UsageError) as error:
+        reasons.append(Reason("regression", f"it cannot be compared with {last.tag}: {error}"))
+    else:
+        notes.append(f"Compared with {last.tag}: {found.how}.")
+        reasons += [*_regression(found, last.tag, notes), *_calibration(found, prepared.evidence, former, last.tag)]
+    reasons += _canary(prepared, last, notes)
+    return reasons, notes
+
+
+def _versions(version: Version, remote: Remote) -> Iterator[Reason]:
+    if version.tag in remote.tags:
+        yield Reason(
+            "tag-exists", f"{version.tag} is {remote.tags[version.tag][:7]} already, and holds something else"
+        )
+        return
+    newest = max((found for found in remote.versions), default=None)
+    if newest is not None and (version.major, version.minor, version.patch) <= (
+        newest.major,
+        newest.minor,
+        newest.patch,
+    ):
+        yield Reason("version-not-greater", f"{version.number} is not greater than {newest.tag}, which is there")
+
+
+def _init(evidence: Evidence) -> Iterator[Reason]:
+    kind = (evidence.provenance.get("init") or {}).get("kind")
+    if kind in _INITS:
+        yield Reason(*_INITS[kind])
+    elif kind != _KNOWN_INIT:
+        yield Reason("unknown-init", f"lungct.json records the start weights as {kind!r}")
+
+
+def _shortcuts(evidence: Evidence) -> Iterator[Reason]:
+    """A model must beat a lookup on the outer ring, and know nothing when it is shown the ring alone."""
+    baselines = evidence.metrics["baselines"]
+    ring = baselines.get("ring_nearest_neighbour")
+    if ring is None:
+        yield Reason("shortcut-probe", "no answers of a nearest neighbour on the outer ring are stored beside its own")
+    else:
+        value = ring["model_minus"]["balanced_accuracy"]
+        if value["value"] is None or value["value"] <= 0 or (value["low"] is not None and value["low"] <= 0):
+            yield Reason(
+                "shortcut-probe",
+                "it is not shown to beat a nearest neighbour on the outer ring of the slice, where no lung is: the "
+                f"difference in balanced accuracy is {_points(value)}",
+            )
+    alone = baselines.get("model_ring")
+    if alone is not None:
+        value = alone["intervals"]["balanced_accuracy"]
+        if value["low"] is not None and value["low"] > 1 / len(LABELS):
+            yield Reason(
+                "shortcut-probe",
+                f"shown nothing but the outer ring it still reaches {100 * value['value']:.1f} % "
+                f"[{100 * value['low']:.1f}, {100 * value['high']:.1f}] balanced accuracy, chance is "
+                f"{100 / len(LABELS):.1f} %",
+            )
+
+
+def _regression(found: Comparison, tag: str, notes: list[str]) -> Iterator[Reason]:
+    value = found.figures["balanced_accuracy"]
+    if value["high"] is None:
+        notes.append("No interval can be given for the difference to it, so a regression cannot be shown.")
+    elif value["high"] < 0:
+        yield Reason("regression", f"balanced accuracy differs from {tag} by {_points(value)}, {found.how}")
+
+
+def _calibration(found: Comparison, new: Evidence, old: Evidence, tag: str) -> Iterator[Reason]:
+    if old.contract.get("calibration") and not new.contract.get("calibration"):
+        yield Reason("calibration-worse", f"{tag} was calibrated, this model is not")
+    value = found.figures.get("ece")
+    if value and value["low"] is not None and value["low"] > 0:
+        yield Reason(
+            "calibration-worse",
+            f"the calibration error (ECE) is {value['a']:.3f}, that of {tag} was {value['b']:.3f}: a difference of "
+            f"{value['value']:+.3f} [{value['low']:+.3f}, {value['high']:+.3f}]",
+        )
+
+
+def _canary(prepared: Prepared, last: Last, notes: list[str]) -> Iterator[Reason]:
+    try:
+        former = read_canaries(last.folder)
+    except LungCTError as error:
+        notes.append(f"The canaries of {last.tag} cannot be compared: {error}")
+        return
+    if not _same_pictures(prepared.canaries, former):
+        notes.append(f"The canaries of {last.tag} are other pictures, so the answers to them are not compared.")
+        return
+    same_weights = ((record_of(last.folder) or {}).get("files") or {}).get("model.safetensors") == prepared.weights
+    moved = np.abs(prepared.canaries.golden - former.golden).max(axis=1)
+    changed = [name for name, far in zip(prepared.canaries.files, moved, strict=True) if not far <= TOLERANCE]
+    if same_weights and changed:
+        yield Reason(
+            "canary-changed",
+            f"the weights are those of {last.tag}, and yet {len(changed)} of {len(moved)} canaries get other logits, "
+            f"up to {moved.max():.2g} away: the preprocessing or a library changed the answers",
+        )
+
+
+def _same_pictures(one: Canaries, other: Canaries) -> bool:
+    return len(one.images) == len(other.images) and all(
+        np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(one.images, other.images, strict=True)
+    )
+
+
+def _points(value: dict[str, Any]) -> str:
+    if value["value"] is None:
+        return "undefined"
+    ends = f" [{100 * value['low']:+.1f}, {100 * value['high']:+.1f}]" if value["low"] is not None else ""
+    return f"{100 * value['value']:+.1f} points{ends}"
+
+
+def changed_files(folder: Path, last: Last | None) -> list[tuple[str, str]]:
+    """(what happens to it, path) of every listed file that differs from the last version."""
+    here, there = file_hashes(folder), ((record_of(last.folder) or {}).get("files") or {}) if last else {}
+    found = [("new" if name not in there else "changed", name) for name in here if here[name] != there.get(name)]
+    return found + [("removed", name) for name in there if name not in here]

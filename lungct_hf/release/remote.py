@@ -1,0 +1,148 @@
+"""What is on the Hub before a release: the repo, its versions, its history, and the last version's evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import RepositoryNotFoundError
+
+from ..errors import LungCTError
+from ..hub import fetch_model
+from ..hub.failures import HUB_ERRORS, Target, explain, is_passing, patiently, rest, status_of
+from .record import Record, record_of
+from .version import Version
+
+T = TypeVar("T")
+EVIDENCE_FILES = ["config.json", "lungct.json", "README.md", "evaluation/*", "canaries/*", ".eval_results/*"]
+_MERGED = "Release {} "  # a merged pull request's title goes on with its number
+
+
+@dataclass(frozen=True)
+class Last:
+    """The last version: its tag, its commit, and a folder with its evidence."""
+
+    tag: str
+    sha: str
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Remote:
+    """`tags` {tag: commit} of all versions, `history` (commit, title) of main, newest first; no head: no repo."""
+
+    repo_id: str
+    head: str | None = None
+    private: bool = False
+    gated: bool = False
+    tags: dict[str, str] = field(default_factory=dict)
+    history: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def versions(self) -> list[Version]:
+        return sorted(v for tag in self.tags if (v := Version.of_tag(tag)) is not None)
+
+    @property
+    def last(self) -> tuple[str, str] | None:
+        """(tag, commit) of the newest commit of main that has a version's tag."""
+        tag_of = {sha: tag for tag, sha in sorted(self.tags.items(), key=lambda item: Version.of_tag(item[0]) or 0)}
+        return next(((tag_of[sha], sha) for sha, _ in self.history if sha in tag_of), None)
+
+
+def ask(target: Target, call: Callable[[], T]) -> T:
+    """`call()`, patiently; what the Hub refuses is one sentence. Only for calls that change nothing."""
+    try:
+        return patiently(call)
+    except HUB_ERRORS as error:
+        raise explain(error, target) from None
+
+
+def look(api: HfApi, target: Target) -> Remote:
+    """Everything about the repo that a release depends on; head is None where there is no such repo (or none to see).
+
+    Raises LungCTError when the Hub cannot be reached or refuses the token.
+    """
+    try:
+        info = patiently(lambda: api.repo_info(target.repo_id))
+    except RepositoryNotFoundError:
+        return Remote(target.repo_id)
+    except HUB_ERRORS as error:
+        raise explain(error, target) from None
+    refs = ask(target, lambda: api.list_repo_refs(target.repo_id))
+    commits = ask(target, lambda: api.list_repo_commits(target.repo_id))
+    history = [(commit.commit_id, commit.title.strip().partition("\n")[0]) for commit in commits]
+    known = {sha for sha, _ in history}
+    tags = {ref.name: ref.target_commit for ref in refs.tags if Version.of_tag(ref.name)}
+    for tag, sha in tags.items():
+        if sha not in known:  # an annotated tag's own id, on servers that give that
+            tags[tag] = str(ask(target, lambda tag=tag: api.repo_info(target.repo_id, revision=tag)).sha)  # type: ignore[misc]
+    return Remote(info.id, info.sha, bool(info.private), bool(info.gated), tags, history)
+
+
+def fetch_last(remote: Remote, token: str | None) -> Last | None:
+    """The evidence of the last version, None where there is none."""
+    if remote.last is None:
+        return None
+    tag, sha = remote.last
+    return Last(tag, sha, fetch_model(remote.repo_id, sha, token=token, allow_patterns=EVIDENCE_FILES).path)
+
+
+def record_at(repo_id: str, revision: str, token: str | None) -> Record | None:
+    """The release record of one commit, None where no release wrote that commit."""
+    folder = fetch_model(repo_id, revision, token=token, allow_patterns=["lungct.json"]).path
+    return record_of(folder) if (folder / "lungct.json").is_file() else None
+
+
+def title_of(version: Version) -> str:
+    return f"Release {version.tag}"
+
+
+def find_published(remote: Remote, version: Version, content: str, token: str | None) -> str | None:
+    """The commit of main that published this very content as this version, by its record, whoever made it."""
+    title = title_of(version)
+    for sha, said in remote.history:
+        if said == title or said.startswith(_MERGED.format(version.tag)):
+            record = record_at(remote.repo_id, sha, token)
+            if record and record["version"] == version.number and record.get("content") == content:
+                return sha
+    return None
+
+
+def find_request(api: HfApi, target: Target, version: Version, content: str) -> tuple[str, str] | None:
+    """(commit, number) of an open pull request that proposes this very content as this version."""
+    refs = ask(target, lambda: api.list_repo_refs(target.repo_id, include_pull_requests=True))
+    for ref in reversed(refs.pull_requests or []):
+        number = ref.ref.rpartition("/")[2]
+        record = record_at(target.repo_id, ref.target_commit, target.token)
+        if record and record["version"] == version.number and record.get("content") == content:
+            thread = ask(target, lambda number=number: api.get_discussion_details(target.repo_id, int(number)))  # type: ignore[misc]
+            if thread.status in ("open", "draft"):
+                return ref.target_commit, number
+    return None
+
+
+def ensure_tag(api: HfApi, target: Target, tag: str, sha: str) -> bool:
+    """Make `tag` name `sha`; whether it had to be made. A lost reply is looked up before it is sent again.
+
+    Raises LungCTError when the tag names another commit.
+    """
+    for attempt in range(1, 5):
+        found = look(api, target).tags.get(tag)
+        if found == sha:
+            return attempt > 1
+        if found is not None:
+            raise LungCTError(
+                f"The tag {tag} of {target.repo_id} was made meanwhile for {found[:7]}, not for {sha[:7]}. Somebody "
+                "else released under this number: take the next one."
+            )
+        try:
+            api.create_tag(target.repo_id, tag=tag, revision=sha)
+            return True
+        except HUB_ERRORS as error:
+            if attempt == 4 or not (is_passing(error) or status_of(error) == 409):
+                raise explain(error, target) from None
+            rest(attempt)
+    raise AssertionError("unreachable")

@@ -1,0 +1,150 @@
+"""Whether a published model's claims are true, for anyone: nothing but the repo itself is needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .. import __version__
+from ..contract import ONNX_FILE, Contract
+from ..errors import LungCTError
+from ..hub import FetchedModel, fetch_model
+from ..hub.folder import list_files
+from . import content, evidence
+from .canaries import FOLDER, deviations, read_canaries
+from .loaders import score
+from .prepare import model_of
+from .reasons import Reason
+from .record import Record, file_hashes, record_of, sha256_of
+from .version import Version
+
+
+@dataclass
+class Verification:
+    """`false`: what does not hold, by code; `held`: what was checked and holds; `notes`: what could not be checked."""
+
+    name: str
+    false: list[Reason] = field(default_factory=list)
+    held: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def check(self, what: str, found: list[Reason]) -> None:
+        self.false += found
+        self.held += [] if found else [what]
+
+
+def verify(repo_or_dir: str, *, token: str | None = None) -> Verification:
+    """Check a Hub repo ("owner/name[@revision]") or a model directory.
+
+    Raises LungCTError when the model cannot be fetched or found; what is wrong with it is in the result.
+    """
+    local = Path(repo_or_dir).expanduser()
+    fetched = fetch_model(model_of(local) if local.is_dir() else repo_or_dir, token=token)
+    found = Verification(fetched.name)
+    _files(fetched, found)
+    _evidence(fetched, found)
+    _answers(fetched.path, found)
+    return found
+
+
+def _files(fetched: FetchedModel, found: Verification) -> None:
+    folder = fetched.path
+    files, record = list_files(folder), record_of(folder)
+    here = file_hashes(folder)
+    if fetched.repo_id is not None:
+        found.held.append("every file arrived with the hash that the Hub states")
+    if record is None:
+        found.notes.append("No release published this, so there is no record of its files' hashes.")
+        if Version.of_tag(fetched.requested_revision or ""):
+            found.false.append(Reason("no-release", "the tag is a version's, but lungct.json holds no release record"))
+    else:
+        listed = record.get("files") or {}
+        wrong = [
+            Reason("file-changed", f"{name} is {'missing' if name not in here else 'not the file that was released'}")
+            for name, digest in listed.items()
+            if here.get(name) != digest
+        ]
+        evidence_folders = ("evaluation/", "onnx/", f"{FOLDER}/", ".eval_results/")
+        wrong += [
+            Reason("file-changed", f"{name} is not in the release record")
+            for name in here
+            if name not in listed and (name.startswith(evidence_folders) or name.endswith(".safetensors"))
+        ]
+        found.check(f"{len(listed)} files have the sha256 of the release record", wrong)
+        found.check("the tag is that of the release record", _tag_reasons(fetched, record))
+    contract = Contract.read(folder)
+    if contract.has_onnx:
+        same = (folder / ONNX_FILE).is_file() and sha256_of(folder / ONNX_FILE) == (contract.onnx or {})["sha256"]
+        wrong = (
+            [] if same else [Reason("file-changed", f"{ONNX_FILE} does not have the sha256 that lungct.json names")]
+        )
+        found.check(f"{ONNX_FILE} is the file that lungct.json names", wrong)
+    found.check(
+        "no pickle, secret or patient's name is among the files", content.pickles(files) + content.secrets(files)
+    )
+
+
+def _tag_reasons(fetched: FetchedModel, record: Record) -> list[Reason]:
+    asked = Version.of_tag(fetched.requested_revision or "")
+    due = (record.get("rollback") or {}).get("tag") or f"v{record['version']}"
+    if asked is None or asked.tag == due:
+        return []
+    return [Reason("tag-moved", f"{asked.tag} was asked for, and lungct.json says that this is {due}")]
+
+
+def _evidence(fetched: FetchedModel, found: Verification) -> None:
+    folder = fetched.path
+    try:
+        stored = evidence.read_evidence(folder)
+    except LungCTError as error:
+        found.false.append(Reason("metrics-mismatch", str(error)))
+        return
+    split = stored.split
+    reasons = evidence.manifest_reasons(stored)
+    allowed = {row["code"] for row in (record_of(folder) or {}).get("allowed") or []}
+    # What the author let through and the card says is not a false claim.
+    stated = [reason for reason in reasons if reason.code == "groups-across-split" and _says_crossing(stored, allowed)]
+    found.notes += [f"As the card says: {reason}" for reason in stated]
+    found.check(
+        f"split.csv, predictions.parquet and lungct.json speak of the same {len(split.ids)} slices, split "
+        f"{split.hash[:12]}, data {split.fingerprint()[:12]}",
+        [reason for reason in reasons if reason not in stated],
+    )
+    if not any(reason.code == "groups-across-split" for reason in reasons):
+        found.held.append("no group has slices both in test and outside it")
+    metrics = evidence.metrics_reasons(stored)
+    found.check(f"metrics.json follows from the {len(stored.table)} stored predictions", metrics)
+    found.check(".eval_results follows from metrics.json", evidence.eval_results_reasons(folder))
+    record = record_of(folder) or {}
+    found.check(
+        "the card is what the model's files give", evidence.card_reasons(folder, [record.get("repo"), fetched.repo_id])
+    )
+    if found.false and record.get("package_version") not in (None, __version__):
+        found.notes.append(
+            f"lungct-hf {record['package_version']} wrote this and {__version__} checks it: their wording may differ. "
+            f"To be sure: pip install lungct-hf=={record['package_version']}"
+        )
+    ids = [*split.ids.tolist(), *split.groups.tolist()]
+    if "patient-data" not in allowed:
+        found.check("no id or path looks like a person's name", content.patient_data(list_files(folder), ids))
+
+
+def _says_crossing(stored: evidence.Evidence, allowed: set[str]) -> bool:
+    said = stored.stored.get("split") or {}
+    return "groups-across-split" in allowed or bool(said.get("groups_crossing")) or said.get("protocol") == "image"
+
+
+def _answers(folder: Path, found: Verification) -> None:
+    if not (folder / FOLDER).is_dir() and record_of(folder) is None:
+        found.notes.append("There are no canaries, so no loader's answers were compared.")
+        return
+    try:
+        canaries = read_canaries(folder)
+    except LungCTError as error:
+        found.false.append(Reason("canary-changed", str(error)))
+        return
+    answers = score(folder, canaries.images)
+    wrong = [Reason("loader-mismatch", sentence) for sentence in deviations(answers, canaries.golden)]
+    found.check(f"{', '.join(answers)} give the recorded logits of {len(canaries.images)} canaries", wrong)
+    if "onnx" not in answers or "lungct_hf" not in answers:
+        found.notes.append("Not every loader is installed here: pip install 'lungct-hf[train]' for all.")

@@ -1,0 +1,99 @@
+"""What stands before every request: how often, how much, and the headers of every answer. Plain ASGI."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from .limits import MAX_UPLOAD, MB, RateLimit
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+_MAX_CALL = 2 * MB  # of a request that carries no file
+_UPLOAD = "/upload"
+# Inline scripts and styles are Gradio's own way to start its page; nothing comes from or goes to another host.
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
+    "object-src 'none'; base-uri 'self'; form-action 'self'; "
+    "frame-ancestors 'self' https://huggingface.co https://*.huggingface.co https://*.hf.space"
+)
+_HEADERS = [
+    (b"content-security-policy", _POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"permissions-policy", b"camera=(), microphone=(), geolocation=()"),
+]
+
+
+class Guard:
+    """Refuses what is too much (413) or too often (429), with a sentence, before anything of it is stored.
+
+    Only requests that cost something count: uploads and calls. `behind_proxy`: the visitor's address is the last one
+    in X-Forwarded-For, which the proxy wrote; the ones before it are whatever the visitor claims.
+    """
+
+    def __init__(self, app: App, *, rate: RateLimit, behind_proxy: bool = False) -> None:
+        self._app, self._rate, self._behind_proxy = app, rate, behind_proxy
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), *_HEADERS]
+            await send(message)
+
+        if scope["method"] != "POST":
+            await self._app(scope, receive, send_with_headers)
+            return
+        limit = MAX_UPLOAD + MB if scope["path"].endswith(_UPLOAD) else _MAX_CALL
+        if not self._rate.allows(self._visitor(scope)):
+            text = f"Too many requests: at most {self._rate.calls} in {self._rate.seconds:g} seconds. Try again later."
+            await _refuse(send_with_headers, 429, text, retry=self._rate.seconds)
+        elif _stated_length(scope) > limit:
+            await _refuse(send_with_headers, 413, f"The request is too large: at most {limit // MB} MB.")
+        else:
+            await self._app(scope, _up_to(receive, limit), send_with_headers)
+
+    def _visitor(self, scope: MutableMapping[str, Any]) -> str:
+        if self._behind_proxy:
+            forwarded = _header(scope, b"x-forwarded-for").rpartition(",")[2].strip()
+            if forwarded:
+                return forwarded
+        return str((scope.get("client") or ("",))[0])
+
+
+def _up_to(receive: Receive, limit: int) -> Receive:
+    """Ends the connection for a body that is longer than it said, or did not say."""
+    seen = 0
+
+    async def counted() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        return {"type": "http.disconnect"} if seen > limit else message
+
+    return counted
+
+
+def _stated_length(scope: MutableMapping[str, Any]) -> int:
+    text = _header(scope, b"content-length")
+    return int(text) if text.isdigit() else 0
+
+
+def _header(scope: MutableMapping[str, Any], name: bytes) -> str:
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+
+
+async def _refuse(send: Send, status: int, sentence: str, *, retry: float | None = None) -> None:
+    headers = [(b"content-type", b"application/json")]
+    headers += [(b"retry-after", str(round(retry)).encode())] if retry else []
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps({"error": sentence, "detail": sentence}).encode()})

@@ -1,0 +1,33 @@
+"""A study's rows as CSV for a download."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from ..runtime import Study
+from ..runtime.prediction import COLUMNS, NOTICE
+
+
+def study_csv(study: Study) -> str:
+    """A row for each slice, one named "(case)" for the study, and the notice in every row."""
+    chances = study.probabilities or {}
+    case: dict[str, object] = {
+        "file": "(case)",
+        "decision": study.decision,
+        "reason": study.reason,
+        "revision": study.revision,
+    }
+    case |= {f"p_{label}": value for label, value in chances.items()}
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*COLUMNS, "model", "notice"], lineterminator="\n")
+    writer.writeheader()
+    for row in [*(one.row() for one in study.slices), case]:
+        found = {key: _harmless(value) for key, value in row.items()}
+        writer.writerow(found | {"model": study.model, "notice": NOTICE})
+    return text.getvalue()
+
+
+def _harmless(value: object) -> object:
+    """A file name that a spreadsheet would run as a formula, as text."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

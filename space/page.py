@@ -1,0 +1,74 @@
+"""The page: notice, state of the model, three tabs, and the endpoints behind them."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from api import add_endpoints
+from lungct_hf.serving.keeper import Keeper
+from lungct_hf.serving.service import Service
+from model_tab import build_model_tab
+from slice_tab import build_slice_tab
+from study_tab import build_study_tab
+from wording import TITLE, header, html, training_warning
+
+_CLEAN_EVERY, _KEEP_UPLOADS = 60, 600  # seconds
+_ASK_AGAIN = 3.0  # seconds
+_STATES = {
+    "loading": "The model is still loading. You can wait here; this line goes away when it is ready.",
+    "failed": "There is no model to answer with at the moment. The server goes on trying; this page will notice.",
+}
+
+
+def build_page(keeper: Keeper) -> gr.Blocks:
+    """The page and its endpoints for one model. Start it with `server.serve`."""
+    service = Service(keeper)
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(_CLEAN_EVERY, _KEEP_UPLOADS)) as page:
+        gr.HTML(**html(header()))
+        state = gr.HTML(**html(""), elem_id="state")
+        warning = gr.HTML(**html(""), elem_id="warning")
+        version = gr.State("")
+        timer = gr.Timer(_ASK_AGAIN)
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("Slice", id="slice"):
+                build_slice_tab(service, version)
+            with gr.Tab("Study", id="study"):
+                build_study_tab(service, version)
+            with gr.Tab("Model", id="model-tab") as tab:
+                build_model_tab(service, version, warning, tab)
+        answers = gr.HTML(**html(""), elem_id="answers")
+        add_endpoints(service)
+
+        def look(version: str) -> dict[Any, Any]:
+            if keeper.status != "ready":
+                return {state: _state(keeper), timer: gr.Timer(active=True)}
+            served = service.served(version)
+            return {
+                state: "",
+                timer: gr.Timer(active=False),
+                warning: training_warning(served.model.contract.provenance),
+                answers: _answers(served.model.repo_id or served.model.name, served.model.revision),
+            }
+
+        # Outside the queue: a page must hear of the model even while others wait for it.
+        asked: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+        page.load(look, version, [state, timer, warning, answers], **asked)
+        timer.tick(look, version, [state, timer, warning, answers], **asked)
+        version.change(look, version, [state, timer, warning, answers], **asked)
+    return page.queue(max_size=256, default_concurrency_limit=8)
+
+
+def _state(keeper: Keeper) -> str:
+    reason = f" <span>{escape(keeper.problem)}</span>" if keeper.problem else ""
+    return f'<p class="lc-notice lc-warning" role="status"><strong>{_STATES[keeper.status]}</strong>{reason}</p>'
+
+
+def _answers(model: str, revision: str | None) -> str:
+    commit = f" at <code>{escape(revision[:7])}</code>" if revision else ""
+    return (
+        f'<p class="lc-small lc-foot">Answered by {escape(model)}{commit}. An upload is read by this server alone and '
+        "deleted within minutes. Do not upload pictures that identify a person.</p>"
+    )

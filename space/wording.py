@@ -1,0 +1,131 @@
+"""Every sentence and every piece of HTML that more than one tab shows."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from PIL import Image
+
+from lungct_hf import Prediction
+from lungct_hf.decision import SENTENCES as ABSTAIN_SENTENCES
+from lungct_hf.labels import LABELS
+from lungct_hf.runtime.prediction import NOTICE
+from lungct_hf.slices.report import SENTENCES, WARNINGS
+
+TITLE = "Lung CT slice classifier"
+KINDS = "DICOM, PNG, JPEG, TIFF, WebP, BMP or NIfTI"
+# A shape and a word for every decision: colour only repeats what they say.
+SHAPES = {"normal": "○", "benign": "◇", "malignant": "▲", "abstain": "?", "refused": "✕", "error": "!"}
+NAMES = {"abstain": "I can't say", "refused": "not judged", "error": "not read"}
+
+
+def html(text: str) -> dict[str, Any]:
+    """The arguments of a gr.HTML that only shows something."""
+    return {"value": text, "js_on_load": None, "padding": False}
+
+
+def header() -> str:
+    """Title and notice: what stands above everything."""
+    first, rest = NOTICE.split(". ", 1)
+    return (
+        f'<header class="lc-header"><h1>{TITLE}</h1>'
+        f'<p class="lc-notice" id="notice" role="note"><strong>{first}.</strong> {rest}</p></header>'
+    )
+
+
+def training_warning(provenance: Mapping[str, Any]) -> str:
+    """What a visitor must know of a model before its first answer; empty where there is nothing."""
+    kind = (provenance.get("data") or {}).get("kind") if isinstance(provenance.get("data"), Mapping) else None
+    if kind is None:
+        text = "This model does not say what it was trained on, so its probabilities mean nothing."
+    elif kind == "phantom":
+        text = "This model was trained on generated phantoms. It is useless on patients."
+    else:
+        return ""
+    return f'<p class="lc-notice lc-warning" role="note">{text}</p>'
+
+
+def badge(decision: str) -> str:
+    """Shape and word of a decision."""
+    return (
+        f'<span class="lc-badge lc-{decision}"><span aria-hidden="true">{SHAPES[decision]}</span> '
+        f"{escape(NAMES.get(decision, decision))}</span>"
+    )
+
+
+def decision_html(
+    decision: str, reason: str | None, detail: str | None, probabilities: Mapping[str, float] | None, *, of: str
+) -> str:
+    """The decision in words and the probabilities as bars. `of` is "slice" or "case"."""
+    if decision in LABELS:
+        head = f'<p class="lc-decision">{badge(decision)}</p>'
+        text = f"Among its three classes the model finds this {of} most like <strong>{decision}</strong>."
+        if reason:
+            text += f" The input check would have refused it: {escape(_sentence(reason, detail))}"
+    else:
+        head = f'<p class="lc-decision">{badge(decision)}</p>'
+        said = {
+            "refused": f"<strong>I can't say: this is not a {of} the model can judge.</strong> ",
+            "error": "<strong>This file cannot be used.</strong> ",
+        }.get(decision, "")
+        text = said + escape(_sentence(reason, detail))
+        if decision == "refused":
+            text += " It was not shown to the model."
+    return f"{head}<p>{text}</p>{bars(probabilities, decision)}"
+
+
+def _sentence(reason: str | None, detail: str | None) -> str:
+    return detail or ABSTAIN_SENTENCES.get(reason or "") or SENTENCES.get(reason or "") or ""
+
+
+def bars(probabilities: Mapping[str, float] | None, decision: str) -> str:
+    """The calibrated probabilities of the three classes."""
+    if not probabilities:
+        return ""
+    top = max(probabilities, key=lambda label: probabilities[label])
+    rows = "".join(
+        f'<li class="{"lc-top" if label == top and decision in LABELS else ""}"><span class="lc-class">{escape(label)}'
+        f"{' <em>highest</em>' if label == top else ''}</span> "
+        f'<span class="lc-value">{value:.1%}</span>'
+        f'<span class="lc-track" aria-hidden="true"><span style="width:{value:.2%}"></span></span></li>'
+        for label, value in probabilities.items()
+    )
+    note = "A high value is not a finding."
+    if decision == "abstain":
+        note = "The model does not stand by these values; they are shown so that nothing is hidden."
+    return f'<ul class="lc-bars" aria-label="Class probabilities">{rows}</ul><p class="lc-small">{note}</p>'
+
+
+def prediction_html(one: Prediction) -> str:
+    """Everything there is to say about one slice."""
+    detail = one.detail or (one.report.sentence if one.report and one.report.codes else None)
+    said = decision_html(one.decision, one.reason, detail, one.probabilities, of="slice")
+    noticed = [WARNINGS[code] for code in one.report.warnings if code in WARNINGS] if one.report else []
+    if noticed:
+        said += '<p class="lc-small">Noticed: ' + " ".join(map(escape, noticed)) + "</p>"
+    return said
+
+
+def alert(sentence: str) -> str:
+    return f'<p class="lc-alert" role="alert">{escape(sentence)}</p>'
+
+
+def data_uri(picture: Image.Image, side: int = 640, kind: str = "PNG") -> str:
+    """A picture inside the page, at most `side` pixels; nothing is written to the server's disk."""
+    shown = picture.copy()
+    shown.thumbnail((side, side), Image.Resampling.LANCZOS)
+    if shown.mode == "RGB":
+        red, green, blue = shown.split()
+        shown = red if red == green == blue else shown
+    encoded = io.BytesIO()
+    shown.save(encoded, kind, **({"quality": 82} if kind == "JPEG" else {}))
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(encoded.getvalue()).decode('ascii')}"
+
+
+def signed(hu: float) -> str:
+    """HU with a real minus sign."""
+    return f"{hu:g}".replace("-", "\N{MINUS SIGN}")

@@ -1,0 +1,223 @@
+"""Every code of the gate: one test makes it fire, and a clean run fires none."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from lungct_hf.cohort import Split
+from lungct_hf.errors import RefusedError, UsageError
+from lungct_hf.evaluation import write_predictions
+from lungct_hf.files import write_json
+from lungct_hf.release.canaries import write_canaries
+from lungct_hf.release.gate import judge
+from lungct_hf.release.prepare import Prepared, inspect, prepare
+from lungct_hf.release.reasons import CODES, HARD, Reason, check_allowed, refuse, sift
+from lungct_hf.release.remote import Last, Remote
+from lungct_hf.release.version import Version
+from release_runs import finish, write_run
+
+V1, V2 = Version.parse("1.0.0"), Version.parse("1.1.0")
+FIRED: set[str] = set()  # by the tests of this file
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    record = json.loads(path.read_text())
+    change(record)
+    write_json(path, record)
+
+
+def inspected(run: Path, clean: Prepared) -> Prepared:
+    """What `prepare` finds without the steps that cost seconds: pictures and loaders."""
+    evidence, reasons = inspect(run)
+    return replace(clean, evidence=evidence, reasons=reasons)
+
+
+def codes(
+    prepared: Prepared, version: Version = V1, remote: Remote | None = None, last: Last | None = None
+) -> set[str]:
+    found = {reason.code for reason in judge(prepared, version, remote or Remote("alice/lung"), last)[0]}
+    assert found <= set(CODES)
+    FIRED.update(found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def clean(clean_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return prepare(clean_run, tmp_path_factory.mktemp("clean"))
+
+
+@pytest.fixture
+def last(sealed: Path) -> Last:
+    return Last("v1.0.0", "a" * 40, sealed)
+
+
+def test_a_clean_run_passes_alone_and_beside_its_last_version(clean: Prepared, last: Last, clean_run: Path) -> None:
+    assert codes(clean) == set()
+    found = Remote("alice/lung", "b" * 40, tags={"v1.0.0": "a" * 40}, history=[("a" * 40, "x")])
+    assert codes(clean, V2, found, last) == set()
+    assert (clean_run / "model" / "canaries").exists() is False  # the run itself is not touched
+
+
+def test_the_start_weights_must_be_known_and_pretrained(run_dir: Path, clean: Prepared) -> None:
+    for kind, code in (("random", "random-init"), ("stand-in", "stand-in-init"), (None, "unknown-init")):
+        edit(
+            run_dir / "model" / "lungct.json", lambda record, kind=kind: record["provenance"]["init"].update(kind=kind)
+        )
+        finish(run_dir / "model")
+        assert codes(inspected(run_dir, clean)) == {code}
+
+
+def test_split_and_data_must_be_those_of_the_weights(run_dir: Path, clean: Prepared) -> None:
+    edit(run_dir / "model" / "lungct.json", lambda record: record["provenance"]["split"].update(hash="0" * 64))
+    edit(run_dir / "model" / "lungct.json", lambda record: record["provenance"]["data"].update(fingerprint="0" * 64))
+    finish(run_dir / "model")
+    assert codes(inspected(run_dir, clean)) == {"split-mismatch", "data-mismatch"}
+
+
+def test_predictions_of_other_slices_are_a_split_mismatch(run_dir: Path, clean: Prepared) -> None:
+    predictions = run_dir / "model" / "evaluation" / "predictions.parquet"
+    rows = pq.read_table(predictions).to_pylist()
+    rows[0]["sha256"] = "0" * 64
+    write_predictions(predictions, rows)
+    finish(run_dir / "model")
+    assert codes(inspected(run_dir, clean)) == {"split-mismatch"}
+    write_predictions(predictions, rows[1:])
+    finish(run_dir / "model")
+    assert codes(inspected(run_dir, clean)) == {"split-mismatch"}
+
+
+def test_a_group_on_both_sides_is_refused(run_dir: Path, clean: Prepared) -> None:
+    evaluation = run_dir / "model" / "evaluation"
+    split = Split.read(evaluation / "split.csv")
+    rows = pq.read_table(evaluation / "predictions.parquet").to_pylist()
+    first = next(row for row in rows if row["split"] == "test")
+    outside = str(split.groups[split.split == "train"][0])
+    split.groups[split.ids == first["id"]] = outside
+    first["group"] = outside
+    split.__dict__.pop("hash", None)
+    split.write_csv(evaluation / "split.csv")
+    write_predictions(evaluation / "predictions.parquet", rows)
+    said = Split.read(evaluation / "split.csv").hash
+    edit(run_dir / "model" / "lungct.json", lambda record: record["provenance"]["split"].update(hash=said))
+    finish(run_dir / "model")
+    assert codes(inspected(run_dir, clean)) == {"groups-across-split"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "code"), [({"signal": 0.6}, "regression"), ({"scale": 6.0, "signal": 1.6}, "calibration-worse")]
+)
+def test_worse_than_the_last_version_is_refused(
+    tmp_path: Path, clean: Prepared, last: Last, settings: dict[str, float], code: str
+) -> None:
+    worse = inspected(write_run(tmp_path / "worse", seed=0, **settings), clean)
+    assert code in codes(worse, V2, last=last)
+    assert code not in codes(worse, V2)
+
+
+def test_a_calibration_that_was_lost_is_worse(run_dir: Path, clean: Prepared, last: Last) -> None:
+    edit(run_dir / "model" / "lungct.json", lambda record: record.pop("calibration"))
+    finish(run_dir / "model")
+    assert "calibration-worse" in codes(inspected(run_dir, clean), V2, last=last)
+
+
+@pytest.mark.parametrize("spoil", ["ring knows", "ring alone knows", "not stored"])
+def test_what_sees_only_the_ring_must_know_less(run_dir: Path, clean: Prepared, spoil: str) -> None:
+    predictions = run_dir / "model" / "evaluation" / "predictions.parquet"
+    rows = pq.read_table(predictions).to_pylist()
+    for row in rows:
+        if row["split"] == "test" and spoil == "ring knows":
+            row["ring_nearest_neighbour"] = row["label"]
+        elif row["split"] == "test" and spoil == "ring alone knows":
+            row["ring_logits"] = row["logits"]
+        elif spoil == "not stored":
+            del row["ring_nearest_neighbour"]
+    write_predictions(predictions, rows)
+    finish(run_dir / "model")
+    assert codes(inspected(run_dir, clean)) == {"shortcut-probe"}
+
+
+def test_the_same_weights_must_answer_the_canaries_as_before(clean: Prepared, sealed: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(sealed, tmp_path / "last"))
+    last = Last("v1.0.0", "a" * 40, folder)
+    write_canaries(folder, clean.canaries.files, clean.canaries.golden + np.float32(0.5e-4))
+    assert codes(clean, V2, last=last) == set()
+    write_canaries(folder, clean.canaries.files, clean.canaries.golden + np.float32(3e-4))
+    assert codes(clean, V2, last=last) == {"canary-changed"}
+
+
+def test_other_weights_may_answer_otherwise(tmp_path: Path, last: Last) -> None:
+    assert codes(prepare(write_run(tmp_path / "other", seed=1), tmp_path), V2, last=last) == set()
+
+
+def test_a_loader_that_disagrees_is_refused(run_dir: Path, tmp_path: Path) -> None:
+    other = write_run(tmp_path / "other", seed=5)
+    shutil.copy(other / "model" / "model.safetensors", run_dir / "model" / "model.safetensors")  # the ONNX file stays
+    assert "loader-mismatch" in codes(prepare(run_dir, tmp_path))
+
+
+def test_versions_only_go_up_and_a_tag_is_for_ever(clean: Prepared) -> None:
+    found = Remote("alice/lung", "b" * 40, tags={"v1.0.0": "a" * 40, "v0.9.0+rollback.3": "b" * 40})
+    assert codes(clean, V1, found) == {"tag-exists"}
+    for text in ("0.9.0", "0.0.1", "0.99.0"):
+        assert codes(clean, Version.parse(text), found) == {"version-not-greater"}
+    assert codes(clean, Version.parse("1.0.1"), found) == codes(clean, Version.parse("1.10.0"), found) == set()
+
+
+def test_what_must_not_be_published_is_refused(run_dir: Path, clean: Prepared) -> None:
+    (run_dir / "model" / "evaluation" / "state.dat").write_bytes(pickle.dumps({"a": 1}))
+    (run_dir / "model" / "notes.txt").write_text("hf_" + "aB3" * 10)
+    (run_dir / "model" / "DOE_JANE.txt").write_text("x")
+    assert codes(inspected(run_dir, clean)) == {"pickle", "secret", "patient-data"}
+
+
+def test_figures_and_card_must_follow_from_the_predictions(run_dir: Path, clean: Prepared) -> None:
+    model = run_dir / "model"
+    edit(model / "evaluation" / "metrics.json", lambda record: record["test"].update(accuracy=0.99))
+    assert codes(inspected(run_dir, clean)) >= {"metrics-mismatch"}
+    finish(model)
+    card = (model / "README.md").read_text()
+    (model / "README.md").write_text(card.replace("Research software", "Certified software"))
+    assert codes(inspected(run_dir, clean)) == {"card-mismatch"}
+    finish(model)
+    (model / "README.md").write_text(card.replace("<!-- author:end -->", "My own 99.9 %.\n<!-- author:end -->"))
+    assert codes(inspected(run_dir, clean)) == set()
+
+
+def test_what_is_published_is_made_anew(run_dir: Path, tmp_path: Path, clean: Prepared) -> None:
+    """With the mismatch allowed, the figures that go out are still those of the predictions."""
+    edit(run_dir / "model" / "evaluation" / "metrics.json", lambda record: record["test"].update(accuracy=0.99))
+    (run_dir / "model" / "evaluation" / "roc.png").write_bytes(b"old")
+    made = prepare(run_dir, tmp_path)
+    for name in ("evaluation/metrics.json", "evaluation/roc.png", ".eval_results/lungct.yaml", "README.md"):
+        assert (made.folder / name).read_bytes() == (clean.folder / name).read_bytes(), name
+    assert made.content == clean.content
+
+
+def test_overrides_are_by_code_and_not_for_everything() -> None:
+    reasons = [Reason("random-init", "a"), Reason("regression", "b")]
+    assert sift(reasons, ["regression"]) == (reasons[:1], reasons[1:])
+    with pytest.raises(RefusedError) as caught:
+        refuse(reasons)
+    assert caught.value.exit_code == 3
+    assert [line.strip() for line in str(caught.value).splitlines()[1:3]] == ["random-init: a", "regression: b"]
+    for code in ("no-such-code", *HARD):
+        with pytest.raises(UsageError):
+            check_allowed([code])
+    check_allowed(sorted(set(CODES) - set(HARD)))
+
+
+def test_every_code_was_seen(request: pytest.FixtureRequest) -> None:
+    chosen = {item.function for item in request.session.items if item.module is request.module}
+    if len(chosen) < sum(name.startswith("test_") for name in vars(request.module)):
+        pytest.skip("only a part of this file was run")
+    assert set(CODES) == FIRED
