@@ -166,7 +166,10 @@ def cross_validate(options: Options, stop: StopRequest) -> int:
         cv.print_evidence(evidence, options.run / "evaluation")
     split, epochs = broadcast_object_list([(evidence.split, evidence.epochs) if evidence else None])[0]
 
-    state.print(f"The published model: all {len(slices.cohort)} slices, {epochs} epochs (median of the folds' best).")
+    state.print(
+        f"The published model: all {len(slices.cohort)} slices, {epochs} epochs "
+        f"({chosen_by(options, has_validation=False)})."
+    )
     history = CsvTracker(options.run / "logs" / "metrics.csv")
     accelerator = make_accelerator(options, history)
     learned = learn(options, stop, accelerator, history, slices, split, epochs=epochs)
@@ -291,10 +294,10 @@ def learn(
             logits = predict_validation(learner.averaged, slices, features, validation, accelerator)
             truth = cohort.labels[validation]
             balanced, log_loss = score(truth, logits)["balanced_accuracy"], mean_log_loss(truth, logits)
-            is_best = learner.judge(epoch, (balanced, -log_loss))
+            is_best = learner.judge(epoch, (balanced, -log_loss) if recipe.choose == "best" else (epoch,))
             values |= {"validation/balanced_accuracy": balanced, "validation/log_loss": log_loss}
             told += f"  validation: balanced accuracy {balanced:.3f}, log loss {log_loss:.3f}"
-            told += "  best" if is_best else ""
+            told += "  best" if is_best and recipe.choose == "best" else ""
         else:
             learner.judge(epoch, (epoch,))
         accelerator.log(values, step=learner.step)
