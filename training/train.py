@@ -166,7 +166,10 @@ def cross_validate(options: Options, stop: StopRequest) -> int:
         cv.print_evidence(evidence, options.run / "evaluation")
     split, epochs = broadcast_object_list([(evidence.split, evidence.epochs) if evidence else None])[0]
 
-    state.print(f"The published model: all {len(slices.cohort)} slices, {epochs} epochs (median of the folds' best).")
+    state.print(
+        f"The published model: all {len(slices.cohort)} slices, {epochs} epochs "
+        f"({chosen_by(options, has_validation=False)})."
+    )
     history = CsvTracker(options.run / "logs" / "metrics.csv")
     accelerator = make_accelerator(options, history)
     learned = learn(options, stop, accelerator, history, slices, split, epochs=epochs)
@@ -195,7 +198,7 @@ def learn(
 ) -> Learned | None:
     """Train, from a checkpoint where there is one; None when it was asked to stop.
 
-    Without a validation fold the last of `epochs` is taken, on the schedule of the whole recipe. `norm_rows` are the
+    Without a validation fold the last of `epochs` is taken, by when the learning rate is down. `norm_rows` are the
     slices that `adapt_norm` measures, by default those trained on.
     """
     say, recipe, is_main = accelerator.print, options.recipe, accelerator.is_main_process
@@ -218,7 +221,7 @@ def learn(
         network,
         recipe,
         accelerator,
-        schedule=Schedule.of(recipe, batches.steps),
+        schedule=Schedule.of(recipe, batches.steps, epochs),
         loss_weights=class_weights(cohort.labels[train], len(LABELS)) if recipe.class_weights else None,
         seed=options.seed,
     )
@@ -291,10 +294,10 @@ def learn(
             logits = predict_validation(learner.averaged, slices, features, validation, accelerator)
             truth = cohort.labels[validation]
             balanced, log_loss = score(truth, logits)["balanced_accuracy"], mean_log_loss(truth, logits)
-            is_best = learner.judge(epoch, (balanced, -log_loss))
+            is_best = learner.judge(epoch, (balanced, -log_loss) if recipe.choose == "best" else (epoch,))
             values |= {"validation/balanced_accuracy": balanced, "validation/log_loss": log_loss}
             told += f"  validation: balanced accuracy {balanced:.3f}, log loss {log_loss:.3f}"
-            told += "  best" if is_best else ""
+            told += "  best" if is_best and recipe.choose == "best" else ""
         else:
             learner.judge(epoch, (epoch,))
         accelerator.log(values, step=learner.step)

@@ -6,7 +6,7 @@
     OUTPUT_DIR/model/           trained on every slice; its evaluation is the pooled one and says so
 
 The published weights see every slice, so nothing is left to choose their epoch on. They are trained for the median of
-the folds' best epochs on the same learning-rate schedule (of two middle ones, the later).
+the folds' best epochs (of two middle ones, the later), over which the learning rate comes down.
 """
 
 from __future__ import annotations

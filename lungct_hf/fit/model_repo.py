@@ -56,6 +56,10 @@ def data_record(cohort: Cohort, kind: str) -> dict[str, Any]:
 
 def chosen_by(options: Options, *, has_validation: bool) -> str:
     """For lungct.json and the card: how the number of epochs came about."""
+    if options.recipe.choose == "last":
+        return "the recipe's last" + (
+            "" if has_validation or options.folds else ", trained anew with the validation fold"
+        )
     if options.folds:
         return "median of the folds' best"
     return "best on the validation fold" + ("" if has_validation else ", then trained anew on it as well")

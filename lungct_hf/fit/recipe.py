@@ -11,6 +11,8 @@ import yaml
 
 from ..errors import UsageError
 
+CHOICES = ("best", "last")
+
 
 def _flag(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
@@ -41,6 +43,7 @@ class Recipe:
     drop_rate: float = _flag(0.1, "dropout before the fully connected layer")
     grad_clip: float = _flag(5.0, "largest gradient norm, 0 is no limit")
     ema_decay: float = _flag(0.99, "decay of the exponential moving average of the weights, 0 is none")
+    choose: str = _flag("best", "which epoch is taken: best on the validation fold, or last")
     patience: int = _flag(6, "epochs without a better validation fold before stopping, 0 is never")
     refit: bool = _flag(False, "afterwards train anew on training and validation folds, to the epoch that was chosen")
     shift: float = _flag(0.05, "augmentation: largest shift, share of the side")
@@ -63,6 +66,7 @@ class Recipe:
         self._check("image_size", 64 <= self.image_size <= 1024, "64 to 1024")
         for name in ("epochs", "batch_size", "accumulate"):
             self._check(name, getattr(self, name) >= 1, "1 or more")
+        self._check("choose", self.choose in CHOICES, " or ".join(CHOICES))
         self._check("head_epochs", 0 <= self.head_epochs <= self.epochs, "0 to the number of epochs")
         for name in ("lr", "head_lr"):
             self._check(name, getattr(self, name) > 0, "above 0")

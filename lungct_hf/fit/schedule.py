@@ -23,11 +23,12 @@ class Schedule:
     warmup: float
 
     @classmethod
-    def of(cls, recipe: Recipe, steps_per_epoch: int) -> Schedule:
-        """The schedule that a recipe declares."""
+    def of(cls, recipe: Recipe, steps_per_epoch: int, epochs: int | None = None) -> Schedule:
+        """The schedule that a recipe declares, over `epochs` instead of the recipe's where they are given."""
+        epochs = epochs or recipe.epochs
         return cls(
-            steps=recipe.epochs * steps_per_epoch,
-            head_steps=recipe.head_epochs * steps_per_epoch,
+            steps=epochs * steps_per_epoch,
+            head_steps=min(recipe.head_epochs, epochs) * steps_per_epoch,
             lr=recipe.lr,
             head_lr=recipe.head_lr,
             warmup=recipe.warmup,

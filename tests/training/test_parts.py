@@ -267,3 +267,11 @@ def test_a_finished_or_running_folder_is_not_overwritten_and_resume_brings_the_s
 def test_the_command_line_that_is_published_names_no_folder_of_mine(tmp_path: Path) -> None:
     command = options("--data", str(tmp_path / "patients"), "--output-dir", str(tmp_path)).command  # type: ignore[attr-defined]
     assert str(tmp_path) not in command and "--data patients" in command
+
+
+def test_a_chosen_number_of_epochs_has_a_schedule_of_its_own() -> None:
+    recipe = Recipe(epochs=10, head_epochs=3)
+    short = Schedule.of(recipe, 20, epochs=2)
+    assert short.steps == 40 and short.head_steps == 40  # a head-first phase cannot be longer than the whole
+    whole, half = Schedule.of(recipe, 20), Schedule.of(recipe, 20, epochs=5)
+    assert half(99) < 0.01 * recipe.lr < whole(99)
