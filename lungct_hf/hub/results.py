@@ -145,8 +145,7 @@ def calibration_facts(record: Facts, metrics: Facts | None) -> Facts | None:
     if fitted:
         sentences.append(
             f"The logits were divided by a temperature of {float(record['temperature']):.3g}, fitted on "
-            f"{fitted.get('slices')} slices of {fitted.get('groups')} validation groups (those that chose the epoch; "
-            "no slice of the test fold)"
+            f"{fitted.get('slices')} slices of {fitted.get('groups')} validation groups (no slice of the test fold)"
             + (", and the stored weights include it." if record.get("folded_into_weights") else ".")
         )
     if record.get("not_fitted"):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..allocator import keep_freed_memory
 from ..errors import BadSliceError, LungCTError, brief
 from ..slices.archive import zip_items
 from ..slices.frame import Frame, Unreadable
@@ -112,6 +113,7 @@ def read_for(connection: Connection, slots: Any, free: Any, settings: Settings) 
 
     `slots` is shared memory for squares, used in turn; `free` counts the slots the parent has emptied.
     """
+    keep_freed_memory()  # decoded slices are large enough to be given back each time: a sixth of the reading
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     size = settings.preprocessing.size
     ring = np.frombuffer(slots, np.uint8).reshape(-1, size, size, 3)

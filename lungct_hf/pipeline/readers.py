@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import time
 from collections import deque
@@ -23,10 +22,6 @@ _AHEAD = 3  # units a reader has been given and not finished
 _MAX_DEATHS = 20  # in a row, without one unit read between them
 _PATIENCE = 300.0  # seconds for one slice; the slowest seen (a large compressed multi-frame file) took 20
 _POLL = 5.0  # seconds between looks at the clock
-
-# A decoded slice is large enough for the allocator to take fresh pages for it each time and to give them back, and
-# touching fresh pages took a tenth of a reader's time. Read by Pillow and by glibc when a process starts.
-_MEMORY = {"PILLOW_BLOCKS_MAX": "16", "MALLOC_MMAP_THRESHOLD_": str(2**26), "MALLOC_TRIM_THRESHOLD_": str(2**27)}
 
 
 @dataclass(frozen=True)
@@ -155,8 +150,6 @@ class Readers:
         free = self._context.Semaphore(self._slots)
         ours, theirs = self._context.Pipe()
         arguments = (theirs, slots, free, self._settings)
-        for name, value in _MEMORY.items():
-            os.environ.setdefault(name, value)
         process = self._context.Process(target=read_for, args=arguments, daemon=True, name="lungct-reader")
         process.start()
         theirs.close()

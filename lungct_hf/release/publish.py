@@ -204,7 +204,9 @@ def confirm(target: Target, sha: str, say: Say, *, golden: np.ndarray | None = N
             f"The commit {sha[:7]} of {target.repo_id} could not be confirmed: {str(error).rstrip('.')}. It has no "
             "tag, so it is no version yet. Run the same command again to finish."
         ) from None
-    say(f"Loaded back in a fresh process: every file has it, and {', '.join(loaders)} give the canaries' logits.")
+    say(
+        f"Loaded back in a fresh process: every file has it, and the canaries get their logits ({', '.join(loaders)})."
+    )
 
 
 def _check_hashes(api: HfApi, target: Target, sha: str) -> None:

@@ -225,3 +225,16 @@ def test_a_generated_card_without_markers_holds_no_foreign_text(tmp_path: Path):
     assert foreign_text(card.replace(START, "").replace(END, "")) == ""
     assert foreign_text("---\nlicense: mit\n---\n") == ""
     assert foreign_text("My own words.\n") == "My own words."
+
+
+def test_a_released_version_says_what_was_overridden_and_how_to_check_it(tmp_path: Path):
+    allowed = [{"code": "random-init", "sentence": "training started from random weights"}]
+    record = {"version": "1.2.0", "date": "2026-11-24", "allowed": allowed}
+    card = render_card(write_model(tmp_path / "a", {**LUNGCT, "release": record}), "alice/lung")
+    assert "`lungct verify alice/lung@v1.2.0`" in card and 'revision="v1.2.0")' in card and "\n\n\n" not in card
+    assert "let it through" in card and "- `random-init`: training started from random weights" in card
+    rollback = {"tag": "v1.2.0+rollback.1", "replaces": "v1.3.0", "date": "2026-11-25"}
+    record |= {"rollback": rollback, "allowed": []}
+    card = render_card(write_model(tmp_path / "b", {**LUNGCT, "release": record}), "alice/lung")
+    assert "alice/lung@v1.2.0+rollback.1" in card and "in place of v1.3.0" in card and "let it through" not in card
+    assert "## Release" not in render_card(write_model(tmp_path / "c"), "alice/lung")

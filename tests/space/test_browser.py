@@ -58,7 +58,7 @@ class Visit:
         if folder:
             taken = Image.open(io.BytesIO(self.page.screenshot(full_page=True)))
             path = Path(folder) / f"demo-{what}-{self.name}.png"
-            taken.convert("RGB").quantize(128).save(path, optimize=True)
+            taken.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
             assert path.stat().st_size < 200_000
 
 
@@ -235,7 +235,7 @@ def test_the_keyboard_is_enough(visit: Visit, run_dir: Path, slices: dict[str, P
     page.keyboard.press("ArrowRight")
     page.wait_for_function("getComputedStyle(document.querySelector('.lc-heat')).opacity == '0.6'")
     page.get_by_role("tab", name="Slice").focus()
-    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     tab_to("#example-study")
     page.keyboard.press("Enter")
