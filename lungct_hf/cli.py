@@ -69,6 +69,7 @@ def demo(
     """Show a model in the browser, on the Space's page. GRADIO_SERVER_NAME and GRADIO_SERVER_PORT choose where."""
     require("gradio", "space")
     from .resources import shipped
+    from .runtime import LungCT
 
     chosen = model or os.environ.get("LUNGCT_MODEL", "").strip() or str(_newest_model())
     if model is not None:
@@ -77,6 +78,8 @@ def demo(
     if revision is not None:
         os.environ["LUNGCT_REVISION"] = revision
     typer.echo(f"Loading {os.environ['LUNGCT_MODEL']} ...", err=True)
+    # A Space waits for a Hub that is away or a revision that is missing; whoever typed a command is told at once.
+    LungCT.from_pretrained(os.environ["LUNGCT_MODEL"], os.environ.get("LUNGCT_REVISION", "").strip() or None)
     space = shipped("space")
     sys.path.insert(0, str(space))  # as for a script: its modules lie beside app.py
     runpy.run_path(str(space / "app.py"), run_name="__main__")

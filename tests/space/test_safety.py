@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import json
 import zipfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -117,10 +119,14 @@ def test_too_much_and_too_often_are_refused_before_they_are_stored(serving, run_
         call_address = f"{server.url}gradio_api/call/predict"
         large = httpx.post(call_address, content=b" " * (3 * 2**20), headers={"content-type": "application/json"})
         assert large.status_code == 413 and "too large" in large.json()["error"]
-        stated = {"content-length": str(10**12), "content-type": "multipart/form-data; boundary=x"}
-        with httpx.Client() as connection:
-            request = connection.build_request("POST", f"{server.url}gradio_api/upload", content=b"", headers=stated)
-            assert connection.send(request).status_code == 413
+        # httpx does not state a length that it does not send.
+        connection = http.client.HTTPConnection("127.0.0.1", urlsplit(server.url).port, timeout=30)
+        connection.putrequest("POST", "/gradio_api/upload")
+        connection.putheader("content-length", str(10**12))
+        connection.putheader("content-type", "multipart/form-data; boundary=x")
+        connection.endheaders()
+        assert connection.getresponse().status == 413
+        connection.close()
         codes = [httpx.post(call_address, json={"data": [None, "", False]}).status_code for _ in range(5)]
         assert codes[:3] == [200] * 3 and codes[3:] == [429] * 2
         refused = httpx.post(call_address, json={"data": [None]})
