@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -114,10 +115,30 @@ def _scale_deep(image: Image.Image) -> Image.Image:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence Pillow and pydicom, which warn of each value that is not quite by the book."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    """Silence Pillow and pydicom, which warn of each value that is not quite by the book.
+
+    Warning filters belong to the process: of several threads that read at once, the first switches them off and the
+    last brings them back, or one would restore what another had just set.
+    """
+    global _silenced, _filters
+    with _lock:
+        if not _silenced:
+            _filters = warnings.catch_warnings()
+            _filters.__enter__()
+            warnings.simplefilter("ignore")
+        _silenced += 1
+    try:
         yield
+    finally:
+        with _lock:
+            _silenced -= 1
+            if not _silenced:
+                _filters.__exit__(None, None, None)
+
+
+_lock = threading.Lock()
+_silenced = 0
+_filters: warnings.catch_warnings[None]
 
 
 @quiet()
