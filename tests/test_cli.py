@@ -43,6 +43,8 @@ def demo_settings(monkeypatch: pytest.MonkeyPatch) -> dict[str, str | None]:
         settings.update({name: os.environ.get(name) for name in ("LUNGCT_MODEL", "LUNGCT_REVISION")})
 
     monkeypatch.setattr(cli.runpy, "run_path", run_path)
+    # Whether the model is there is looked at first; tests/test_end_to_end.py has one that is not.
+    monkeypatch.setattr("lungct_hf.runtime.LungCT.from_pretrained", lambda *arguments: None)
     for name in ("LUNGCT_MODEL", "LUNGCT_REVISION"):
         monkeypatch.setenv(name, "")  # so that what the command sets is undone after the test
     return settings
