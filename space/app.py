@@ -42,6 +42,9 @@ def main() -> None:
     # No usage reports to anybody, and no list of a visitor's slices kept in their browser.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_RUN_HISTORY"] = "False"
+    # Gradio keeps a record of 10,000 calls and sums it up with pandas after every one; nobody reads it here.
+    os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
+    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000000"
     model, calls = keeper(), calls_a_minute()
     model.start()  # while Gradio is being imported, which takes most of the start
     from page import build_page

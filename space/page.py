@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from html import escape
 from typing import Any
 
@@ -13,20 +14,37 @@ from lungct_hf.serving.service import Service
 from model_tab import build_model_tab
 from slice_tab import build_slice_tab
 from study_tab import build_study_tab
+from uploads import told
 from wording import TITLE, header, html, training_warning
 
 _CLEAN_EVERY, _KEEP_UPLOADS = 60, 600  # seconds
 _ASK_AGAIN = 3.0  # seconds
+_BAD_CALL = "The call does not fit the endpoint. Fix: upload each file first, and give what the API page lists."
+_BROKEN = "Something went wrong here. Fix: try again; tell the owner if it stays."
 _STATES = {
     "loading": "The model is still loading. You can wait here; this line goes away when it is ready.",
     "failed": "There is no model to answer with at the moment. The server goes on trying; this page will notice.",
 }
 
 
+class _Page(gr.Blocks):
+    """Blocks that print no traceback: those of calls that mean nothing quote what the visitor sent."""
+
+    async def process_api(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return await super().process_api(*arguments, **options)
+        except gr.Error:
+            raise
+        except Exception as error:
+            print(f"warning: a call failed with {type(error).__name__}", file=sys.stderr, flush=True)
+            known = isinstance(error, ValueError)  # Gradio's own, about inputs that it could not take
+            raise told(_BAD_CALL if known else _BROKEN) from None
+
+
 def build_page(keeper: Keeper) -> gr.Blocks:
     """The page and its endpoints for one model. Start it with `server.serve`."""
     service = Service(keeper)
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(_CLEAN_EVERY, _KEEP_UPLOADS)) as page:
+    with _Page(title=TITLE, analytics_enabled=False, delete_cache=(_CLEAN_EVERY, _KEEP_UPLOADS)) as page:
         gr.HTML(**html(header()))
         state = gr.HTML(**html(""), elem_id="state")
         warning = gr.HTML(**html(""), elem_id="warning")

@@ -60,6 +60,8 @@ def serve(page: gr.Blocks, keeper: Keeper, *, calls_a_minute: int) -> None:
             raise keeper.failed_for_good
         if keeper.problem:
             print(f"warning: {keeper.problem} The page says so; trying again.", file=sys.stderr, flush=True)
+        if problem := getattr(page, "mcp_error", None):
+            print(f"warning: no MCP tools: {problem}", file=sys.stderr, flush=True)
         print(f"Running on local URL: {page.local_url} (Ctrl-C stops it)", flush=True)
         threading.Event().wait()
     finally:

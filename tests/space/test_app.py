@@ -89,6 +89,22 @@ def test_the_endpoints_are_typed_and_no_others_are_public(client: Client) -> Non
     assert names == ["slice_file", "version", "force"]
 
 
+def test_no_torch_is_in_the_server(server: Server) -> None:
+    maps = Path(f"/proc/{server.process.pid}/maps")
+    if not maps.exists():
+        pytest.skip("only Linux says which libraries a process has loaded")
+    assert "onnxruntime" in maps.read_text() and "libtorch" not in maps.read_text()
+
+
+def test_the_endpoints_are_mcp_tools_with_docstrings(server: Server) -> None:
+    pytest.importorskip("mcp", reason="mcp is not installed: pip install 'gradio[mcp]'")
+    tools = {tool["name"]: tool for tool in httpx.get(f"{server.url}gradio_api/mcp/schema", timeout=60).json()}
+    assert set(tools) == {"predict", "predict_study", "model_info"}
+    for name, tool in tools.items():
+        assert "Research only" in tool["description"] or name == "model_info"
+        assert all(one.get("description") for one in tool["inputSchema"]["properties"].values()), name
+
+
 def test_curl_is_enough(server: Server, run_dir: Path, slices: dict[str, Path]) -> None:
     """The three requests of space/README.md."""
     with slices["grey.png"].open("rb") as handle:

@@ -55,7 +55,7 @@ class Visit:
     def picture(self, what: str) -> None:
         """A screenshot for the docs, small enough for a repository."""
         folder = os.environ.get("LUNGCT_SCREENSHOTS")
-        if folder:
+        if folder and not self.name.startswith("zoomed"):
             taken = Image.open(io.BytesIO(self.page.screenshot(full_page=True)))
             path = Path(folder) / f"demo-{what}-{self.name}.png"
             taken.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
