@@ -148,3 +148,14 @@ def test_pip_installs_the_wheel_and_it_runs_from_there(tmp_path: Path) -> None:
     code = "import lungct_hf; from lungct_hf.resources import shipped; print(lungct_hf.__file__, shipped('space'))"
     done = run([sys.executable, "-c", code], cwd=tmp_path, PYTHONPATH=str(place))
     assert done.returncode == 0 and all(path.startswith(str(place)) for path in done.stdout.split()), done.stderr
+
+
+def test_pip_installs_what_the_requirements_of_a_public_space_name(
+    hub: HubServer, home: dict[str, str], tmp_path: Path
+) -> None:
+    deploy(home, tmp_path)
+    text = hub.files(SPACE, repo_type="space")["requirements.txt"].decode()
+    (tmp_path / "ours.txt").write_text(next(line for line in text.splitlines() if line.startswith("lungct-hf")))
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-cache-dir"]
+    done = run([*command, "--target", str(tmp_path / "site"), "-r", str(tmp_path / "ours.txt")])
+    assert done.returncode == 0 and (tmp_path / "site" / "lungct_hf" / "cli.py").is_file(), done.stderr
