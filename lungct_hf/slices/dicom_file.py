@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 import zlib
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -85,13 +84,12 @@ def read_dataset(handle: BinaryIO, *, pixels: bool = True) -> Dataset:
     from pydicom.errors import InvalidDicomError
 
     try:
-        with warnings.catch_warnings(record=True) as noticed:
-            warnings.simplefilter("always")
+        with quiet() as said:
             dataset = dcmread(
                 _inflate(handle), force=True, stop_before_pixels=not pixels, specific_tags=[*_TAGS, *_PIXEL_TAGS]
             )
         # Compressed pixel data without an end is dropped with this warning, as if there had been none.
-        if any("End of file reached" in str(warning.message) for warning in noticed):
+        if any("End of file reached" in text for text in said):
             raise BadSliceError("its pixel data is cut short", "truncated")
     except BadSliceError:
         raise

@@ -114,29 +114,40 @@ def _scale_deep(image: Image.Image) -> Image.Image:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Silence Pillow and pydicom, which warn of each value that is not quite by the book.
+def quiet() -> Iterator[list[str]]:
+    """Silence Pillow and pydicom, which warn of each value that is not quite by the book; what they said is yielded.
 
     Warning filters belong to the process: of several threads that read at once, the first switches them off and the
-    last brings them back, or one would restore what another had just set.
+    last brings them back, or one would restore what another had just set. Each thread hears only its own warnings.
     """
     global _silenced, _filters
     with _lock:
         if not _silenced:
             _filters = warnings.catch_warnings()
             _filters.__enter__()
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("always")
+            warnings.showwarning = _note
         _silenced += 1
+    outer, said = getattr(_thread, "said", None), list[str]()
+    _thread.said = said
     try:
-        yield
+        yield said
     finally:
+        _thread.said = outer
         with _lock:
             _silenced -= 1
             if not _silenced:
                 _filters.__exit__(None, None, None)
 
 
-_lock = threading.Lock()
+def _note(message: Warning | str, *_: object, **__: object) -> None:
+    """In place of `warnings.showwarning` while any thread is quiet; the others' warnings are dropped meanwhile."""
+    said = getattr(_thread, "said", None)
+    if said is not None:
+        said.append(str(message))
+
+
+_lock, _thread = threading.Lock(), threading.local()
 _silenced = 0
 _filters: warnings.catch_warnings[None]
 
