@@ -47,6 +47,25 @@ def write_cohort(folder: Path, *, patients: int = 5, slices: int = 3, seed: int 
     return folder
 
 
+def write_pictures(folder: Path, rng: np.random.Generator, more: dict[str, Image.Image] | None = None) -> list[Path]:
+    """Slices as files of several kinds: not square, tiny, grey, RGB, palette, alpha, turned by EXIF; and `more`."""
+    pictures = (more or {}) | {
+        "wide.jpg": Image.fromarray(draw_slice(2, rng, 200)).crop((0, 30, 200, 131)),
+        "tall.png": Image.fromarray(draw_slice(2, rng, 131)).crop((10, 0, 70, 131)).convert("RGB"),
+        "tiny.png": Image.fromarray(draw_slice(0, rng, 20)),
+        "palette.png": Image.fromarray(draw_slice(1, rng, 64)).convert("P"),
+        "alpha.png": Image.fromarray(draw_slice(1, rng, 64)).convert("RGBA"),
+        "grey.webp": Image.fromarray(draw_slice(2, rng, 77)),
+    }
+    for name, picture in pictures.items():
+        picture.save(folder / name)
+    turned = Image.fromarray(draw_slice(2, rng, 90)).crop((0, 0, 90, 50))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(folder / "turned.jpg", exif=exif)
+    return sorted(folder.iterdir())
+
+
 def wake_up(network: torch.nn.Module, size: int) -> torch.nn.Module:
     """Give a random network batch-norm statistics of its own; without them its signal dies before the logits."""
     for module in network.modules():

@@ -13,7 +13,7 @@ import timm
 import torch
 from PIL import Image
 
-from helpers import draw_slice, wake_up
+from helpers import draw_slice, wake_up, write_pictures
 from lungct_hf import LungCTClassifier
 from lungct_hf.decision import AbstainRule, Calibration, FeatureDistance
 from lungct_hf.errors import BadSliceError, LungCTError
@@ -34,22 +34,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def slices(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Files of several kinds: square and not, tiny and large, grey, RGB, palette, with alpha, turned by EXIF."""
     folder, rng = tmp_path_factory.mktemp("slices"), np.random.default_rng(0)
-    pictures = {
-        "square.png": Image.fromarray(draw_slice(1, rng, 96)),
-        "wide.jpg": Image.fromarray(draw_slice(2, rng, 200)).crop((0, 30, 200, 131)),
-        "tall.png": Image.fromarray(draw_slice(2, rng, 131)).crop((10, 0, 70, 131)).convert("RGB"),
-        "tiny.png": Image.fromarray(draw_slice(0, rng, 20)),
-        "palette.png": Image.fromarray(draw_slice(1, rng, 64)).convert("P"),
-        "alpha.png": Image.fromarray(draw_slice(1, rng, 64)).convert("RGBA"),
-        "grey.webp": Image.fromarray(draw_slice(2, rng, 77)),
-    }
-    for name, picture in pictures.items():
-        picture.save(folder / name)
-    turned = Image.fromarray(draw_slice(2, rng, 90)).crop((0, 0, 90, 50))
-    exif = turned.getexif()
-    exif[0x0112] = 6
-    turned.save(folder / "turned.jpg", exif=exif)
-    return sorted(folder.iterdir())
+    return write_pictures(folder, rng, {"square.png": Image.fromarray(draw_slice(1, rng, 96))})
 
 
 def test_four_loaders_agree(model_dir: Path, slices: list[Path]) -> None:
