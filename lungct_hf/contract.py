@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from .decision import Calibration
 from .errors import LungCTError
+from .files import read_json
 from .labels import LABELS
 from .slices.preprocess import Preprocessing
 from .slices.window import LUNG_WINDOW, Window
@@ -119,16 +119,8 @@ class Contract:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise LungCTError(
-            f"{path.parent.name or path.parent} has no {path.name}, so it is not a lungct_hf model. "
-            "Fix: name the folder or repo that training wrote (runs/NAME/model)."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise LungCTError(f"{path.name} cannot be read ({error}).") from error
-    if not isinstance(value, dict):
-        raise LungCTError(f"{path.name} must hold a JSON object, found {type(value).__name__}.")
-
-    return value
+    return read_json(
+        path,
+        f"{path.parent.name or path.parent} has no {path.name}, so it is not a lungct_hf model. "
+        "Fix: name the folder or repo that training wrote (runs/NAME/model).",
+    )

@@ -1,7 +1,8 @@
-"""Write a file or a folder so that nobody ever sees half of it."""
+"""Write a file or a folder so that nobody ever sees half of it; read and hash what was written."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -10,24 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from .errors import LungCTError
+
 
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write `content` under a temporary name beside `path`, flush it to the disk, then rename.
 
     Raises OSError (disk full, no permission, ...) with the old file untouched and the temporary one removed.
     """
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as handle:
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with file_in_one_step(path) as handle:
+        handle.write(content.encode("utf-8") if isinstance(content, str) else content)
 
 
 @contextmanager
@@ -49,6 +42,27 @@ def file_in_one_step(path: Path) -> Iterator[BinaryIO]:
 def write_json(path: Path, value: Any) -> None:
     """`write_atomic` of pretty JSON; NaN and infinity are refused, they are not JSON."""
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, missing: str) -> dict[str, Any]:
+    """A JSON object. Raises LungCTError: `missing` where there is no such file, else what is wrong with it."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise LungCTError(missing) from error
+    except (OSError, ValueError) as error:
+        raise LungCTError(f"{path.name} cannot be read ({error}). Fix: write or fetch the model again.") from error
+    if not isinstance(value, dict):
+        raise LungCTError(
+            f"{path.name} must hold a JSON object, found {type(value).__name__}. Fix: write or fetch the model again."
+        )
+    return value
+
+
+def sha256_of(path: Path) -> str:
+    """The hex sha256 of a file, read piece by piece."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from ..errors import LungCTError, UsageError, require
-from ..files import write_json
+from ..files import read_json, write_json
+from .run_folder import model_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -210,9 +211,8 @@ def _show(
 
 def _model_path(model: str) -> str:
     """A run's model directory instead of the run; anything else as it is."""
-    inner = Path(model).expanduser() / "model"
-    is_run = inner.is_dir() and not (inner.parent / "config.json").is_file()
-    return str(inner) if is_run else model
+    path = Path(model).expanduser()
+    return str(model_folder(path)) if path.is_dir() else model
 
 
 def _calibration(folder: Path) -> Calibration | None:
@@ -223,12 +223,4 @@ def _calibration(folder: Path) -> Calibration | None:
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise LungCTError(f"{path.name} of the model cannot be read ({error}).") from error
-    if not isinstance(value, dict):
-        raise LungCTError(f"{path.name} of the model must hold a JSON object, found {type(value).__name__}.")
-    return value
+    return read_json(path, f"The model has no {path.name}.") if path.is_file() else None

@@ -125,22 +125,26 @@ def fit_calibration(
     target_error: float = 0.05,
     features: np.ndarray | None = None,
     training: tuple[np.ndarray, np.ndarray] | None = None,
+    distances: np.ndarray | None = None,
     folded: bool = True,
 ) -> Calibration:
     """Temperature and abstain rule from the logits of held-out groups, before any temperature.
 
-    With `features` of the same slices and `training` = (features, labels) of the training slices the rule also looks
-    at the distance. `folded` says that the caller folds the temperature into the last layer.
+    With `training` = (features, labels) of the training slices, and of the held-out slices their `features` or their
+    `distances` (where networks of their own measured them), the rule also looks at the distance. `folded` says that
+    the caller folds the temperature into the last layer.
     """
     temperature = fit_temperature(logits, labels, groups)
     distance = fit_distance(*training) if training is not None else None
+    if distance is not None and features is not None:
+        distances = distance(features)
     rule = fit_abstain(
         softmax(np.asarray(logits) / temperature),
         np.asarray(labels),
         np.asarray(groups),
         target_error=target_error,
         distance=distance,
-        distances=distance(features) if distance is not None and features is not None else None,
+        distances=distances,
     )
     held_out: Mapping[str, int] = {"slices": len(labels), "groups": len(set(np.asarray(groups).tolist()))}
     return Calibration(temperature=temperature, folded=folded, abstain=rule, fitted_on=held_out)

@@ -32,16 +32,13 @@ from ..errors import LungCTError, UsageError
 from ..evaluation import (
     Report,
     evaluate_predictions,
-    fit_abstain,
-    fit_distance,
-    fit_temperature,
+    fit_calibration,
     read_predictions,
     tables,
 )
 from ..evaluation.plots import write_plots
 from ..evaluation.predictions import OPTIONAL, SCHEMA, write_predictions
 from ..evaluation.report import IMAGE
-from ..evaluation.sample import softmax
 from ..files import folder_in_one_step, write_json
 from ..labels import LABELS
 from .evidence import TARGET_ERROR, fold_into
@@ -78,22 +75,12 @@ class Evidence:
         groups = np.array([row["group"] for row in self.held_out], np.str_)
         raw = np.array([np.multiply(row["logits"], row["temperature"]) for row in self.held_out])
         distances = np.array([np.nan if row.get("distance") is None else row["distance"] for row in self.held_out])
+        measured: dict[str, Any] = {"training": (features, labels), "distances": distances}
+        measured = {} if np.isnan(distances).any() else measured
         try:
-            measured = None if np.isnan(distances).any() else distances
-            distance = None if measured is None else fit_distance(features, labels)
-            temperature = fit_temperature(raw, truth, groups)
-            rule = fit_abstain(
-                softmax(raw / temperature),
-                truth,
-                groups,
-                target_error=TARGET_ERROR,
-                distance=distance,
-                distances=measured,
-            )
+            return fit_calibration(raw, truth, groups, target_error=TARGET_ERROR, **measured)
         except UsageError as error:
             return Calibration(not_fitted=str(error))
-        fitted_on = {"slices": len(truth), "groups": len(set(groups.tolist()))}
-        return Calibration(temperature=temperature, folded=True, abstain=rule, fitted_on=fitted_on)
 
     def split_record(self) -> dict[str, Any]:
         """The entry for lungct.json; there is no test fold."""

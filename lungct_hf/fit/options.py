@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..files import write_json
+from ..runtime.session import usable_cores
 from .recipe import Recipe, load_recipe
 
 _GROUPINGS = ("linked", "similarity", "file-blocks")
@@ -284,8 +285,7 @@ def _fair_share_of_cores() -> int:
 
     The number is part of the run: sums in another order round differently, and resuming must not.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _publishable_command(argv: list[str]) -> str:

@@ -6,7 +6,6 @@ what these do not say, the card says is not recorded.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,7 @@ from huggingface_hub import (
 )
 from huggingface_hub.utils import yaml_dump
 
-from ..errors import LungCTError
-from ..files import write_atomic
+from ..files import read_json, write_atomic
 from ..labels import LABELS
 from ..resources import shipped
 from . import caveats, results, wording
@@ -178,14 +176,4 @@ def _read(model_dir: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, An
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise LungCTError(
-            f"{path} is missing, so no card can be written. Give the directory that training wrote."
-        ) from error
-    except ValueError as error:
-        raise LungCTError(f"{path} is not JSON ({error}). Write the model again.") from error
-    if not isinstance(value, dict):
-        raise LungCTError(f"{path} holds {type(value).__name__}, needed: a JSON object. Write the model again.")
-    return value
+    return read_json(path, f"{path} is missing, so no card can be written. Give the directory that training wrote.")

@@ -14,6 +14,7 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import filter_repo_objects
 
 from ..errors import LungCTError
+from ..files import sha256_of
 from .failures import HUB_ERRORS, Target, check_repo_id, explain, is_passing, patiently, usable_token
 from .source import COMMIT, FetchedModel, local_model, split_revision
 
@@ -176,8 +177,7 @@ def matches(path: Path, file: RepoFile) -> bool:
     if not path.is_file():
         return False
     if file.lfs is not None:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest() == file.lfs.sha256
+        return sha256_of(path) == file.lfs.sha256
     return git_blob_id(path.read_bytes()) == file.blob_id
 
 

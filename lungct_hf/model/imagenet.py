@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import urllib.error
 import urllib.request
@@ -15,6 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ..errors import LungCTError, UsageError, brief
+from ..files import sha256_of
 from .names import rename_to_timm
 
 # torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V2; eight hex digits of its sha256 are in the name.
@@ -88,14 +88,14 @@ def fetch_v2() -> Path:
     """
     path = v2_cache_path()
     if path.is_file():
-        if _sha256(path).startswith(V2_SHA256_PREFIX):
+        if sha256_of(path).startswith(V2_SHA256_PREFIX):
             return path
         path.unlink()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _download(V2_URL, temporary)
-        found = _sha256(temporary)
+        found = sha256_of(temporary)
         if not found.startswith(V2_SHA256_PREFIX):
             raise LungCTError(
                 f"{V2_URL} gave a file with sha256 {found[:8]}..., needed {V2_SHA256_PREFIX}.... "
@@ -124,7 +124,7 @@ def _download(url: str, target: Path) -> None:
 
 
 def _from_file(path: Path, *, source: str) -> InitWeights:
-    digest = _sha256(path)
+    digest = sha256_of(path)
     kind = "imagenet1k-v2" if digest.startswith(V2_SHA256_PREFIX) else "stand-in"
     try:
         if path.suffix == ".safetensors":
@@ -143,8 +143,3 @@ def _from_file(path: Path, *, source: str) -> InitWeights:
     if not any(name.startswith("conv_stem.") for name in state):
         state = rename_to_timm(state)
     return InitWeights(kind, source, digest, state)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -17,8 +17,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..errors import LungCTError
-from ..files import write_json
+from .. import files
+from ..files import sha256_of, write_json
 from ..hub.folder import list_files
 
 CARD, CONTRACT, CHANGELOG = "README.md", "lungct.json", "CHANGELOG.md"
@@ -35,22 +35,7 @@ Record = dict[str, Any]
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object of a model repo. Raises LungCTError when it is missing or something else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise LungCTError(
-            f"The model has no {path.name}. Fix: name the run that training wrote (runs/NAME)."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise LungCTError(f"{path.name} of the model cannot be read ({error}).") from error
-    if not isinstance(value, dict):
-        raise LungCTError(f"{path.name} of the model must hold a JSON object, found {type(value).__name__}.")
-    return value
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return files.read_json(path, f"The model has no {path.name}. Fix: name the run that training wrote (runs/NAME).")
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
