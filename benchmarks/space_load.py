@@ -113,7 +113,8 @@ async def load(url: str, name: str, content: bytes, users: int, stop: Any) -> tu
 
     async def user() -> None:
         nonlocal errors
-        async with httpx.AsyncClient(base_url=url, timeout=120) as client:
+        # `verify`: nothing is encrypted on loopback, and reading the certificates of 50 clients takes a second.
+        async with httpx.AsyncClient(base_url=url, timeout=120, verify=False) as client:
             while not stop(len(latencies)):
                 begun = time.perf_counter()
                 try:

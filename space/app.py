@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 
+from lungct_hf.allocator import keep_freed_memory
 from lungct_hf.errors import UsageError, exit_on_error
 from lungct_hf.serving.keeper import Keeper
 
@@ -45,6 +46,7 @@ def main() -> None:
     # Gradio keeps a record of 10,000 calls and sums it up with pandas after every one; nobody reads it here.
     os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
     os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000000"
+    keep_freed_memory()  # a decoded slice is large enough to be given back and asked for again, page by page
     model, calls = keeper(), calls_a_minute()
     model.start()  # while Gradio is being imported, which takes most of the start
     from page import build_page

@@ -18,6 +18,7 @@ from lungct_hf.errors import LungCTError
 from lungct_hf.serving.guard import Guard
 from lungct_hf.serving.keeper import Keeper
 from lungct_hf.serving.limits import MAX_UPLOAD, RateLimit
+from sessions import use_light_sessions
 from theme import STYLE, theme
 
 
@@ -54,6 +55,7 @@ def serve(page: gr.Blocks, keeper: Keeper, *, calls_a_minute: int) -> None:
         )
     except OSError as error:
         raise LungCTError(f"The page cannot be served: {error}") from error
+    use_light_sessions(page)
     try:
         keeper.wait()
         if keeper.failed_for_good:

@@ -13,6 +13,7 @@ from .. import __version__
 from ..errors import LungCTError, UsageError
 from ..hub.source import COMMIT, local_model
 from ..runtime import LungCT
+from ..runtime.session import usable_cores
 from .record import EVIDENCE, Evidence, read_evidence
 from .self_test import FILES, SelfTest, self_test
 
@@ -160,7 +161,9 @@ class Keeper:
         return bool(constants.is_offline_mode())
 
     def _fetch(self, name: str, revision: str | None, version: str | None) -> Served:
-        model = LungCT.from_pretrained(name, revision)
+        # The other half of the cores reads what the next visitors sent.
+        threads = max(1, usable_cores() // 2)
+        model = LungCT.from_pretrained(name, revision, threads=threads)
         folder = self._folder(model.repo_id or name, model.revision, FILES)
         return Served(model, self_test(model, folder), version)
 
