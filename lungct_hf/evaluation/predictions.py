@@ -13,7 +13,8 @@ from ..errors import LungCTError
 from ..files import write_atomic
 from ..labels import LABELS
 
-_LOGITS = pa.list_(pa.float32(), len(LABELS))
+# Not of a fixed size: pyarrow before 25 and other readers stumble over rows without values in such a column.
+_LOGITS = pa.list_(pa.float32())
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -79,9 +80,12 @@ def class_numbers(table: pa.Table, column: str) -> np.ndarray:
 
 
 def logits_of(table: pa.Table, column: str = "logits") -> np.ndarray:
-    """float32 (N, 3); NaN where the row has none."""
+    """float32 (N, 3); NaN where the row has none. Raises LungCTError where a row has not one for each class."""
     empty = [float("nan")] * len(LABELS)
-    return np.array([row or empty for row in table[column].to_pylist()], dtype=np.float32).reshape(-1, len(LABELS))
+    rows = [row or empty for row in table[column].to_pylist()]
+    if wrong := next((row for row in rows if len(row) != len(LABELS)), None):
+        raise LungCTError(f"The predictions have {len(wrong)} {column} in a row; needed: {len(LABELS)}.")
+    return np.array(rows, dtype=np.float32).reshape(-1, len(LABELS))
 
 
 def _place(row: dict[str, object]) -> tuple[str, int, str, str]:
