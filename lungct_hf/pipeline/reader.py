@@ -19,7 +19,7 @@ from ..slices.preprocess import Preprocessing
 from ..slices.report import InputReport
 from ..slices.source import open_item, open_slices
 from ..slices.window import Window
-from .table import TableCursor
+from .table import OutOfReach, TableCursor
 from .units import Unit
 
 
@@ -53,7 +53,10 @@ class UnitReader:
         self._table: TableCursor | None = None
 
     def read(self, unit: Unit) -> Iterator[Frame | Unreadable]:
-        """Every slice of a unit, or why there is none; whatever a decoder does, it is a row."""
+        """Every slice of a unit, or why there is none; whatever a decoder does, it is a row.
+
+        Raises OutOfReach when the Hub, where the unit lies, cannot be read from.
+        """
         try:
             if unit.kind == "bad":
                 yield Unreadable(unit.file, *(unit.note or ("damaged", "It cannot be read.")))
@@ -63,6 +66,8 @@ class UnitReader:
                 yield from open_slices(self._picture(unit), window=self._window, file=unit.file)
             else:
                 yield from open_slices(unit.path, window=self._window, file=unit.file)
+        except OutOfReach:
+            raise
         except BadSliceError as error:
             yield Unreadable(unit.file, error.reason, f"{brief(error)[:1].upper()}{brief(error)[1:]}.")
         except (LungCTError, OSError) as error:
@@ -109,7 +114,9 @@ def _wait_for(free: Any) -> None:
 
 
 def read_for(connection: Connection, slots: Any, free: Any, settings: Settings) -> None:
-    """Serve one parent: receive (number, unit, rows to skip), send (number, ReadSlice | Unreadable | None).
+    """Serve one parent: receive (number, unit, rows to skip), send (number, what was found or None for its end).
+
+    What is found is ReadSlice or Unreadable, or OutOfReach, after which there is nothing more.
 
     `slots` is shared memory for squares, used in turn; `free` counts the slots the parent has emptied.
     """
@@ -135,5 +142,7 @@ def read_for(connection: Connection, slots: Any, free: Any, settings: Settings) 
                 described = ReadSlice(found.file, found.frame, found.report, found.series, found.position, asked=asked)
                 connection.send((number, described))
             connection.send((number, None))
+    except OutOfReach as error:
+        connection.send((number, OutOfReach(str(error))))
     except (EOFError, OSError):  # the parent is gone
         return

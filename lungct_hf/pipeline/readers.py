@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import LungCTError
 from ..slices.frame import Unreadable
 from .reader import ReadSlice, Settings, read_for
+from .table import OutOfReach
 from .units import Unit
 
 _AHEAD = 3  # units a reader has been given and not finished
@@ -71,7 +72,7 @@ class Readers:
     def read(self, tasks: Iterator[tuple[int, Unit, int]]) -> Iterator[Read]:
         """Read (number, unit, slices to skip); of one unit in order, of several as they come.
 
-        Raises LungCTError when readers die again and again without reading anything.
+        Raises LungCTError when readers die again and again without reading anything, or the Hub is out of reach.
         """
         while True:
             for reader in self._readers:
@@ -101,6 +102,8 @@ class Readers:
                 number, found = reader.connection.recv()
                 if reader.heard != float("inf"):
                     reader.heard = time.monotonic()
+                if isinstance(found, OutOfReach):
+                    raise found
                 if found is None:
                     reader.given.popleft()
                     self._deaths = 0

@@ -1,18 +1,42 @@
-"""Slices in parquet files: which rows there are, and their pictures one row group after the other."""
+"""Slices in parquet files, here or on the Hub: which rows there are, and their pictures one row group at a time.
+
+A file on the Hub (hf://datasets/OWNER/NAME@COMMIT/FILE) is read piece by piece, and never lies on the disk.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import BadSliceError, LungCTError, brief, require
 
 _ROWS = 16  # read at once: encoded slices have 30 to 300 kB
+_HUB = "hf://"
 
 
-def list_table(path: Path, name: str) -> Iterator[tuple[int, int, str]]:
+class OutOfReach(LungCTError):
+    """The Hub does not answer. That says nothing about a slice, so it is no row: the run ends and can go on later."""
+
+
+@contextmanager
+def _reaching(name: str) -> Iterator[None]:
+    """OutOfReach for whatever the Hub's client raises."""
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+
+    try:
+        yield
+    except (HfHubHTTPError, HTTPError, OSError) as error:
+        raise OutOfReach(
+            f"{name} could not be read from the Hub ({brief(error)}). What is done is kept. Fix: check the network, "
+            "then give the same command again."
+        ) from error
+
+
+def list_table(path: str, name: str) -> Iterator[tuple[int, int, str]]:
     """(row group, row in it, what the row is called) of every row of a parquet file, without its pictures.
 
     A row is called FILE/NUMBER, with the picture's own name behind where it has one.
@@ -20,6 +44,11 @@ def list_table(path: Path, name: str) -> Iterator[tuple[int, int, str]]:
     Raises:
         LungCTError: pyarrow is not installed, the file is damaged, or it has no column of pictures.
     """
+    with _reaching(name) if path.startswith(_HUB) else nullcontext():
+        yield from _listed(path, name)
+
+
+def _listed(path: str, name: str) -> Iterator[tuple[int, int, str]]:
     file, column = _opened(path, name)
     number = 0
     is_struct = _is_struct(file, column)
@@ -39,37 +68,53 @@ class TableCursor:
 
     def __init__(self, path: str, group: int) -> None:
         self.path, self.group = path, group
-        file, self._column = _opened(Path(path), Path(path).name)
-        self._batches = file.iter_batches(_ROWS, row_groups=[group], columns=[self._column])
         self._start, self._rows = 0, list[Any]()
+        self._reaching = partial(_reaching, path) if path.startswith(_HUB) else nullcontext
+        with self._reaching():
+            file, self._column = _opened(path, PurePosixPath(path).name)
+            self._batches = file.iter_batches(_ROWS, row_groups=[group], columns=[self._column])
 
     def __getitem__(self, place: int) -> bytes | Path:
         """The encoded picture of a row, or the file it names. Raises BadSliceError where the row has none."""
         while place >= self._start + len(self._rows):
+            with self._reaching():
+                rows = next(self._batches).column(0).to_pylist()
             self._start += len(self._rows)
-            self._rows = next(self._batches).column(0).to_pylist()
+            self._rows = rows
         value = self._rows[place - self._start]
         if isinstance(value, dict):
             value = value.get("bytes") or value.get("path")
         if not value:
             raise BadSliceError("its row has no picture", "not-an-image")
-        return value if isinstance(value, bytes) else Path(self.path).parent / value
+        if isinstance(value, bytes):
+            return value
+        if self.path.startswith(_HUB):
+            raise BadSliceError("its row names a file and does not hold the picture", "not-found")
+        return Path(self.path).parent / value
 
     def has(self, place: int) -> bool:
         """Whether that row is still ahead."""
         return place >= self._start
 
 
-def _opened(path: Path, name: str) -> tuple[Any, str]:
+def _opened(path: str, name: str) -> tuple[Any, str]:
     require("pyarrow", "parquet")
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from ..cohort.names import IMAGE_COLUMNS, find_column
 
+    if path.startswith(_HUB):
+        from huggingface_hub import HfFileSystem
+
+        file_or_path = HfFileSystem().open(path)
+    else:
+        file_or_path = path
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(file_or_path)
     except (OSError, pa.ArrowException) as error:
+        if path.startswith(_HUB) and not isinstance(error, pa.ArrowException):
+            raise  # it is out of reach, not damaged
         raise LungCTError(f"{name} is not a readable parquet file: {brief(error)}. Fix: write it again.") from error
     names = file.schema_arrow.names
     column = find_column(names, IMAGE_COLUMNS)

@@ -26,7 +26,8 @@ class Unit:
 
     `kind` is "file", "member" (number `place` of the zip archive at `path`), "row" (number `place` of row group
     `group` of the parquet file there), or "bad", a place where nothing can be read; `note` is then (reason, detail).
-    `file` is what its rows are called; `size` and `changed` (ns) are those of the file on the disk.
+    `file` is what its rows are called; `size` and `changed` (ns) are those of the file on the disk, 0 for one on the
+    Hub, whose commit is in its name.
     """
 
     kind: str
@@ -110,7 +111,7 @@ def _file(path: Path, name: str) -> Iterator[Unit]:
     identity: dict[str, Any] = {"path": str(path), "size": state.st_size, "changed": state.st_mtime_ns}
     suffix = path.suffix.lower()
     if suffix == ".parquet":
-        for group, place, row in list_table(path, name):
+        for group, place, row in list_table(str(path), name):
             yield Unit("row", row, **identity, group=group, place=place)
     elif suffix == ".zip":
         yield from _members(path, name, identity)
@@ -135,7 +136,10 @@ def _members(path: Path, name: str, identity: dict[str, Any]) -> Iterator[Unit]:
 
 
 def _hub(source: str) -> Iterator[Unit]:
-    """The files of a data set on the Hub, fetched at one commit, which is part of their names."""
+    """What a data set on the Hub holds at one commit, which is part of the names.
+
+    Its parquet files stay where they are; one of pictures and archives is fetched whole.
+    """
     from ..cohort.hub import parse_hub_id, resolve_dataset
 
     asked = None if source.lower().endswith((*IMAGE_SUFFIXES, ".dcm", ".zip", ".parquet")) else parse_hub_id(source)
@@ -145,7 +149,14 @@ def _hub(source: str) -> Iterator[Unit]:
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
     repo, revision = asked
-    commit, _ = resolve_dataset(HfApi(), repo, revision)
+    commit, files = resolve_dataset(HfApi(), repo, revision)
+    tables = sorted((file for file in files if file.lower().endswith(".parquet")), key=natural_key)
+    if tables and not any(file.lower().endswith((*IMAGE_SUFFIXES, ".dcm", ".zip")) for file in files):
+        for table in tables:
+            path = f"hf://datasets/{repo}@{commit}/{table}"
+            for group, place, row in list_table(path, printable(f"{repo}@{commit}/{table}")):
+                yield Unit("row", row, path, group=group, place=place)
+        return
     try:
         folder = snapshot_download(repo, repo_type="dataset", revision=commit)
     except (HfHubHTTPError, HTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
