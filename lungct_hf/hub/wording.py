@@ -162,7 +162,7 @@ def training(provenance: Facts) -> str:
     parts = []
     if record:
         parts.append(
-            f"Epoch {record.get('best_epoch')} of {record.get('epochs')} was kept, the "
+            f"Epoch {record.get('best_epoch')} of {record.get('epochs')} was kept: "
             f"{record.get('chosen_by', 'best on the validation fold')}."
         )
         parts.append(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from .limits import MAX_UPLOAD, MB, RateLimit
+from .limits import MAX_UPLOAD, MB, RateLimit, has_room
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -31,14 +31,16 @@ _HEADERS = [
 
 
 class Guard:
-    """Refuses what is too much (413) or too often (429), with a sentence, before anything of it is stored.
+    """Refuses what is too much (413), too often (429) or has no room (507), with a sentence, before it is stored.
 
     Only requests that cost something count: uploads and calls. `behind_proxy`: the visitor's address is the last one
-    in X-Forwarded-For, which the proxy wrote; the ones before it are whatever the visitor claims.
+    in X-Forwarded-For, which the proxy wrote; the ones before it are whatever the visitor claims. Room is what all
+    visitors share: the free disk, less what is on its way there.
     """
 
     def __init__(self, app: App, *, rate: RateLimit, behind_proxy: bool = False) -> None:
         self._app, self._rate, self._behind_proxy = app, rate, behind_proxy
+        self._coming = 0  # bytes of uploads that have begun
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -53,14 +55,26 @@ class Guard:
         if scope["method"] != "POST":
             await self._app(scope, receive, send_with_headers)
             return
-        limit = MAX_UPLOAD + MB if scope["path"].endswith(_UPLOAD) else _MAX_CALL
+        is_upload = scope["path"].endswith(_UPLOAD)
+        limit = MAX_UPLOAD + MB if is_upload else _MAX_CALL
         if not self._rate.allows(self._visitor(scope)):
             text = f"Too many requests: at most {self._rate.calls} in {self._rate.seconds:g} seconds. Try again later."
             await _refuse(send_with_headers, 429, text, retry=self._rate.seconds)
         elif _stated_length(scope) > limit:
             await _refuse(send_with_headers, 413, f"The request is too large: at most {limit // MB} MB.")
-        else:
+        elif not is_upload:
             await self._app(scope, _up_to(receive, limit), send_with_headers)
+        elif not has_room(self._coming + (length := _stated_length(scope) or limit)):
+            text = (
+                "There is no room for uploads at the moment. Fix: try again in ten minutes; others are deleted then."
+            )
+            await _refuse(send_with_headers, 507, text, retry=600)
+        else:
+            self._coming += length
+            try:
+                await self._app(scope, _up_to(receive, limit), send_with_headers)
+            finally:
+                self._coming -= length
 
     def _visitor(self, scope: MutableMapping[str, Any]) -> str:
         if self._behind_proxy:

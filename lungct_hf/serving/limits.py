@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 import threading
 import time
 import zipfile
@@ -18,6 +21,7 @@ MAX_UNPACKED = 2048 * MB  # of a zip archive
 MAX_FILES = 1_000
 MAX_SLICES = 600  # of a study; a chest CT in 1 mm slices has about 350
 _VISITORS = 10_000  # remembered at a time
+_KEEP_FREE = 1024 * MB  # of the disk that uploads go to
 
 
 def check_slice_file(path: Path) -> None:
@@ -51,6 +55,14 @@ def check_study_files(paths: Sequence[Path]) -> None:
                 f"The archive unpacks to {unpacked / MB:,.0f} MB; at most {MAX_UNPACKED // MB:,} are taken. "
                 "Fix: send one series."
             )
+
+
+def has_room(size: int) -> bool:
+    """Whether the disk that uploads go to can take `size` more bytes and keep some for everything else."""
+    place = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free - size >= _KEEP_FREE
 
 
 class RateLimit:

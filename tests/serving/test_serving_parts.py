@@ -8,6 +8,7 @@ import io
 import json
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -162,6 +163,34 @@ def test_behind_a_proxy_the_visitor_is_who_the_proxy_saw(behind_proxy: bool, vis
     scope = {"type": "http", "method": "POST", "path": "/x", "client": ("1.1.1.1", 5), "headers": headers}
     asyncio.run(Guard(app, rate=Rate(1), behind_proxy=behind_proxy)(scope, receive, send))
     assert seen == [visitor] and sent[0]["status"] == 429
+
+
+def test_all_visitors_uploads_share_the_room_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lungct_hf.serving.limits.shutil.disk_usage", lambda _: SimpleNamespace(free=1500 * limits.MB))
+    scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "client": ("1.1.1.1", 5)}
+    scope["headers"] = [(b"content-length", str(300 * limits.MB).encode())]
+    sent: list[dict] = []
+
+    async def send(message) -> None:
+        sent.append(message)
+
+    async def receive() -> dict:
+        return {"type": "http.request"}
+
+    async def upload(guard: Guard) -> None:
+        await guard(scope, receive, send)
+
+    async def app(scope, receive, send) -> None:
+        if not sent:  # while the first is on its way, a second visitor comes
+            await upload(guard)
+        await send({"type": "http.response.start", "status": 200})
+
+    guard = Guard(app, rate=RateLimit(0))
+    asyncio.run(upload(guard))
+    sent.append({})
+    asyncio.run(upload(guard))
+    assert [message["status"] for message in sent if "status" in message] == [507, 200, 200]
+    assert b"no room for uploads" in sent[1]["body"]
 
 
 def test_the_download_has_the_notice_in_every_row_and_runs_no_formula(model: LungCT) -> None:
