@@ -12,6 +12,7 @@ import pytest
 from gradio_client import Client
 from PIL import Image
 
+from hub_server import HubServer
 from lungct_hf.labels import LABELS
 from lungct_hf.slices.phantom import draw_phantom
 from published import phantom_picture, write_published
@@ -71,3 +72,20 @@ def slices(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
                 (folder / "slice.dcm").write_bytes(content)
         archive.writestr("notes/readme.png", b"not a picture")
     return files | {"study.zip": folder / "study.zip", "slice.dcm": folder / "slice.dcm"}
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    with HubServer() as started:
+        yield started
+    assert not started.crashes, started.crashes[0]
+
+
+@pytest.fixture
+def access(hub: HubServer, tmp_path: Path) -> dict[str, str]:
+    return {
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_HUB_DISABLE_XET": "1",
+        "LUNGCT_MODEL": "alice/tiny",
+    }

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from evaluation.simulated import rows
+from hub_server import HubServer
 from lungct_hf import LungCT
 from lungct_hf.evaluation.plots import write_plots
 from lungct_hf.evaluation.predictions import write_predictions
@@ -73,3 +74,12 @@ def write_canaries(folder: Path, *, shift: float = 0.0) -> None:
         slices.append({"file": name, "sha256": digest, "label": name.partition("_")[0], "logits": values})
     record = {"tolerance": 1e-4, "generator": 1, "labels": list(LABELS), "slices": slices}
     (folder / "canaries" / "canaries.json").write_text(json.dumps(record))
+
+
+def put(hub: HubServer, model: Path) -> str:
+    """Upload the model as alice/tiny; returns the commit."""
+    if ("model", "alice/tiny") not in hub.store.repos:
+        hub.store.create_repo("alice/tiny")
+    files = {str(path.relative_to(model)): path.read_bytes() for path in model.rglob("*") if path.is_file()}
+    hub.store.put("alice/tiny", files)
+    return hub.repo("alice/tiny").branches["main"]

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +18,10 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
+from hub_server import HubServer
 from lungct_hf import LungCT
-from space_server import Server
+from published import put
+from space_server import APP, Server
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 NOTICE = "Research only. Not a medical device. Never use it for a diagnosis."
@@ -247,3 +250,36 @@ def test_the_page_names_its_title_and_language(visit: Visit) -> None:
     assert visit.page.title() == "Lung CT slice classifier"
     assert visit.page.evaluate("document.documentElement.lang") == "en"
     assert visit.page.locator("h1").count() == 1
+
+
+def test_a_visitor_chooses_an_older_version(
+    browser: playwright_api.Browser, serving, hub: HubServer, access: dict[str, str], run_dir: Path, tmp_path: Path
+) -> None:
+    older = shutil.copytree(run_dir / "model", tmp_path / "older")
+    record = json.loads((older / "lungct.json").read_text())
+    record["provenance"]["data"]["slices"] = 21
+    (older / "lungct.json").write_text(json.dumps(record))
+    first, second = put(hub, older), put(hub, run_dir / "model")
+    hub.repo("alice/tiny").tags |= {"v1.0.0": first, "v2.0.0": second}
+    with serving(APP, LUNGCT_REVISION="v2.0.0", **access) as server:
+        context = browser.new_context(viewport={"width": 1200, "height": 800})
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.goto(server.url)
+        page.locator("#answers", has_text=second[:7]).wait_for()
+        page.get_by_role("tab", name="Model").click()
+        page.locator("#model", has_text=second).wait_for()
+        page.locator("#version input").click()
+        page.get_by_role("option", name="v1.0.0").click()
+        page.locator("#model", has_text=first).wait_for()
+        assert "21 slices" in page.locator("#model").inner_text() and second not in page.locator("#model").inner_text()
+        page.locator("#answers", has_text=first[:7]).wait_for()
+        page.get_by_role("tab", name="Slice").click()
+        page.locator("#example-normal").click()
+        page.locator("#result .lc-bars li").first.wait_for()
+
+        other = browser.new_context().new_page()  # chosen by one visitor, for that visitor alone
+        other.goto(server.url)
+        other.locator("#answers", has_text=second[:7]).wait_for()
+        other.context.close()
+        context.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,34 +11,8 @@ from gradio_client.exceptions import AppError
 
 from hub_server import HubServer
 from lungct_hf import __version__
-from published import write_canaries
+from published import put, write_canaries
 from space_server import APP, LUNGCT
-
-
-def put(hub: HubServer, model: Path) -> str:
-    """Upload the model as alice/tiny; returns the commit."""
-    if ("model", "alice/tiny") not in hub.store.repos:
-        hub.store.create_repo("alice/tiny")
-    files = {str(path.relative_to(model)): path.read_bytes() for path in model.rglob("*") if path.is_file()}
-    hub.store.put("alice/tiny", files)
-    return hub.repo("alice/tiny").branches["main"]
-
-
-@pytest.fixture
-def hub() -> Iterator[HubServer]:
-    with HubServer() as started:
-        yield started
-    assert not started.crashes, started.crashes[0]
-
-
-@pytest.fixture
-def access(hub: HubServer, tmp_path: Path) -> dict[str, str]:
-    return {
-        "HF_ENDPOINT": hub.endpoint,
-        "HF_HOME": str(tmp_path / "hf"),
-        "HF_HUB_DISABLE_XET": "1",
-        "LUNGCT_MODEL": "alice/tiny",
-    }
 
 
 def test_a_missing_revision_is_said_and_served_once_it_is_there(
