@@ -1,6 +1,6 @@
 """This project beside its peers on the same slices, in one run: latency, throughput, cold start, memory.
 
-    python benchmarks/runtime.py --model runs/NAME/model                        # 200 phantoms as JPEG files
+    python benchmarks/runtime.py --model runs/NAME/model                        # 600 phantoms as JPEG files
     python benchmarks/runtime.py --model DIR --slices DIR --repeats 5 --json runtime.json --plot runtime.png
     python benchmarks/runtime.py --model DIR --venv base=/path/to/venv          # and how large an installation is
 
@@ -254,7 +254,7 @@ def report(figures: dict[str, dict[str, float]]) -> list[str]:
 def main(
     model: Annotated[Path, typer.Option(help="A model directory with an ONNX file.")],
     slices: Annotated[Path | None, typer.Option(help="A folder of JPEG or PNG slices. Default: phantoms.")] = None,
-    count: Annotated[int, typer.Option(min=2, help="Slices.")] = 200,
+    count: Annotated[int, typer.Option(min=2, help="Slices.")] = 600,
     repeats: Annotated[int, typer.Option(min=1, help="Turns of every peer.")] = 3,
     venv: Annotated[list[str] | None, typer.Option(help="NAME=DIR of an environment to weigh.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures here.")] = None,
