@@ -224,12 +224,13 @@ def plot(figures: dict[str, dict[str, float]], path: Path) -> None:
     from matplotlib import pyplot
 
     panels = (("per_s", "slices a second from files"), ("p50_ms", "one slice, p50 ms"), ("cold_s", "cold start, s"))
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(13, 3.2), layout="constrained")
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(11, 2.8), layout="constrained", sharey=True)
     for axis, (name, title) in zip(axes, panels, strict=True):
         bars = axis.barh([PEERS[peer][1] for peer in figures], [one[name] for one in figures.values()])
         axis.bar_label(bars, fmt="%.3g")
         axis.set_title(title)
-        axis.invert_yaxis()
+        axis.margins(x=0.2)  # room for the numbers
+    axes[0].invert_yaxis()
     figure.savefig(path, dpi=120)
 
 
