@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from functools import partial
-from pathlib import Path, PurePosixPath
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ..errors import BadSliceError, LungCTError, brief, require
@@ -23,15 +22,18 @@ class OutOfReach(LungCTError):
 
 
 @contextmanager
-def _reaching(name: str) -> Iterator[None]:
-    """OutOfReach for whatever the Hub's client raises."""
+def _reaching(path: str) -> Iterator[None]:
+    """Of a file on the Hub, OutOfReach for whatever the Hub's client raises; nothing of one on the disk."""
+    if not path.startswith(_HUB):
+        yield
+        return
     from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
     try:
         yield
     except (HfHubHTTPError, HTTPError, OSError) as error:
         raise OutOfReach(
-            f"{name} could not be read from the Hub ({brief(error)}). What is done is kept. Fix: check the network, "
+            f"{path} could not be read from the Hub ({brief(error)}). What is done is kept. Fix: check the network, "
             "then give the same command again."
         ) from error
 
@@ -43,19 +45,16 @@ def list_table(path: str, name: str) -> Iterator[tuple[int, int, str]]:
 
     Raises:
         LungCTError: pyarrow is not installed, the file is damaged, or it has no column of pictures.
+        OutOfReach: the file is on the Hub, which does not answer.
     """
-    with _reaching(name) if path.startswith(_HUB) else nullcontext():
-        yield from _listed(path, name)
-
-
-def _listed(path: str, name: str) -> Iterator[tuple[int, int, str]]:
     file, column = _opened(path, name)
     number = 0
     is_struct = _is_struct(file, column)
     for group in range(file.num_row_groups):
         # A struct's "path" is a column of its own on the disk, so that the pictures are not touched.
         wanted = [f"{column}.path"] if is_struct else None
-        paths = file.read_row_group(group, columns=wanted)[column].to_pylist() if wanted else None
+        with _reaching(path):
+            paths = file.read_row_group(group, columns=wanted)[column].to_pylist() if wanted else None
         for place in range(file.metadata.row_group(group).num_rows):
             own = (paths[place] or {}).get("path") if paths else None
             own_name = re.split(r"[/\\]", own)[-1] if own else ""
@@ -68,19 +67,17 @@ class TableCursor:
 
     def __init__(self, path: str, group: int) -> None:
         self.path, self.group = path, group
-        self._start, self._rows = 0, list[Any]()
-        self._reaching = partial(_reaching, path) if path.startswith(_HUB) else nullcontext
-        with self._reaching():
-            file, self._column = _opened(path, PurePosixPath(path).name)
+        file, self._column = _opened(path, Path(path).name)
+        with _reaching(path):
             self._batches = file.iter_batches(_ROWS, row_groups=[group], columns=[self._column])
+        self._start, self._rows = 0, list[Any]()
 
     def __getitem__(self, place: int) -> bytes | Path:
         """The encoded picture of a row, or the file it names. Raises BadSliceError where the row has none."""
         while place >= self._start + len(self._rows):
-            with self._reaching():
-                rows = next(self._batches).column(0).to_pylist()
             self._start += len(self._rows)
-            self._rows = rows
+            with _reaching(self.path):
+                self._rows = next(self._batches).column(0).to_pylist()
         value = self._rows[place - self._start]
         if isinstance(value, dict):
             value = value.get("bytes") or value.get("path")
@@ -104,17 +101,10 @@ def _opened(path: str, name: str) -> tuple[Any, str]:
 
     from ..cohort.names import IMAGE_COLUMNS, find_column
 
-    if path.startswith(_HUB):
-        from huggingface_hub import HfFileSystem
-
-        file_or_path = HfFileSystem().open(path)
-    else:
-        file_or_path = path
     try:
-        file = pq.ParquetFile(file_or_path)
+        with _reaching(path):  # what is out of reach is not damaged
+            file = pq.ParquetFile(_source(path))
     except (OSError, pa.ArrowException) as error:
-        if path.startswith(_HUB) and not isinstance(error, pa.ArrowException):
-            raise  # it is out of reach, not damaged
         raise LungCTError(f"{name} is not a readable parquet file: {brief(error)}. Fix: write it again.") from error
     names = file.schema_arrow.names
     column = find_column(names, IMAGE_COLUMNS)
@@ -124,6 +114,14 @@ def _opened(path: str, name: str) -> tuple[Any, str]:
             "datasets.Image, or a path relative to the parquet file)."
         )
     return file, column
+
+
+def _source(path: str) -> Any:
+    if not path.startswith(_HUB):
+        return path
+    from huggingface_hub import HfFileSystem
+
+    return HfFileSystem().open(path)
 
 
 def _is_struct(file: Any, column: str) -> bool:

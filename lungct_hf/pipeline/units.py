@@ -18,6 +18,7 @@ from ..slices.read import IMAGE_SUFFIXES
 from .table import list_table
 
 FORMS = "a file, a pattern, a folder, a zip archive, a parquet file or a Hub data set (OWNER/NAME[@REVISION])"
+_PICTURES = (*IMAGE_SUFFIXES, ".dcm", ".zip")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +112,16 @@ def _file(path: Path, name: str) -> Iterator[Unit]:
     identity: dict[str, Any] = {"path": str(path), "size": state.st_size, "changed": state.st_mtime_ns}
     suffix = path.suffix.lower()
     if suffix == ".parquet":
-        for group, place, row in list_table(str(path), name):
-            yield Unit("row", row, **identity, group=group, place=place)
+        yield from _rows(name, **identity)
     elif suffix == ".zip":
         yield from _members(path, name, identity)
     else:
         yield Unit("file", name, **identity)
+
+
+def _rows(name: str, path: str, **identity: Any) -> Iterator[Unit]:
+    for group, place, row in list_table(path, name):
+        yield Unit("row", row, path, **identity, group=group, place=place)
 
 
 def _members(path: Path, name: str, identity: dict[str, Any]) -> Iterator[Unit]:
@@ -142,7 +147,7 @@ def _hub(source: str) -> Iterator[Unit]:
     """
     from ..cohort.hub import parse_hub_id, resolve_dataset
 
-    asked = None if source.lower().endswith((*IMAGE_SUFFIXES, ".dcm", ".zip", ".parquet")) else parse_hub_id(source)
+    asked = None if source.lower().endswith((*_PICTURES, ".parquet")) else parse_hub_id(source)
     if asked is None:
         raise UsageError(f"There is no file or folder {printable(source)}. Needed: {FORMS}. Fix: correct the path.")
     from huggingface_hub import HfApi, snapshot_download
@@ -151,11 +156,10 @@ def _hub(source: str) -> Iterator[Unit]:
     repo, revision = asked
     commit, files = resolve_dataset(HfApi(), repo, revision)
     tables = sorted((file for file in files if file.lower().endswith(".parquet")), key=natural_key)
-    if tables and not any(file.lower().endswith((*IMAGE_SUFFIXES, ".dcm", ".zip")) for file in files):
+    if tables and not any(file.lower().endswith(_PICTURES) for file in files):
         for table in tables:
-            path = f"hf://datasets/{repo}@{commit}/{table}"
-            for group, place, row in list_table(path, printable(f"{repo}@{commit}/{table}")):
-                yield Unit("row", row, path, group=group, place=place)
+            name = f"{repo}@{commit}/{table}"
+            yield from _rows(printable(name), f"hf://datasets/{name}")
         return
     try:
         folder = snapshot_download(repo, repo_type="dataset", revision=commit)

@@ -59,9 +59,12 @@ def hub(
         yield server
 
 
+def access(hub: HubServer, home: Path) -> dict[str, str]:
+    return {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(home), "HF_TOKEN": "", "HF_HUB_OFFLINE": "0"}
+
+
 def ask(hub: HubServer, home: Path, model: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    environment = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(home), "HF_TOKEN": "", "HF_HUB_OFFLINE": "0"}
-    return run(predict_command(model, *arguments), **environment)
+    return run(predict_command(model, *arguments), **access(hub, home))
 
 
 def without_file(rows: list[dict[str, object]]) -> list[tuple[object, ...]]:
@@ -124,15 +127,12 @@ def test_pictures_are_fetched_and_what_may_not_be_read_is_one_sentence(
 
 
 @pytest.mark.slow
-def test_two_processes_share_a_data_set_on_the_hub(
-    hub: HubServer, tables: Path, model_dir: Path, tmp_path: Path
-) -> None:
+def test_two_processes_share_a_data_set_on_the_hub(hub: HubServer, model_dir: Path, tmp_path: Path) -> None:
     output = tmp_path / "rows.parquet"
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     launch += ["-m", "lungct_hf.pipeline.sharded", "alice/tables@main", "--model", str(model_dir)]
     launch += ["-o", str(output), "--batch-size", "4", "--workers", "1"]
-    home = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "", "HF_HUB_OFFLINE": "0"}
-    done = run(launch, **home)
+    done = run(launch, **access(hub, tmp_path / "home"))
     assert done.returncode == 0, done.stderr[-2000:]
     rows = pq.read_table(output).to_pylist()
     assert len(rows) == len({row["file"] for row in rows}) == ROWS
