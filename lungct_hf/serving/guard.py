@@ -15,6 +15,7 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 _MAX_CALL = 2 * MB  # of a request that carries no file
 _UPLOAD = "/upload"
+_NO_ROOM = "There is no room for uploads at the moment. Fix: try again in ten minutes; others are deleted then."
 # Inline scripts and styles are Gradio's own way to start its page; nothing comes from or goes to another host.
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -57,24 +58,21 @@ class Guard:
             return
         is_upload = scope["path"].endswith(_UPLOAD)
         limit = MAX_UPLOAD + MB if is_upload else _MAX_CALL
+        length = _stated_length(scope)
+        coming = (length or limit) if is_upload else 0
         if not self._rate.allows(self._visitor(scope)):
             text = f"Too many requests: at most {self._rate.calls} in {self._rate.seconds:g} seconds. Try again later."
             await _refuse(send_with_headers, 429, text, retry=self._rate.seconds)
-        elif _stated_length(scope) > limit:
+        elif length > limit:
             await _refuse(send_with_headers, 413, f"The request is too large: at most {limit // MB} MB.")
-        elif not is_upload:
-            await self._app(scope, _up_to(receive, limit), send_with_headers)
-        elif not has_room(self._coming + (length := _stated_length(scope) or limit)):
-            text = (
-                "There is no room for uploads at the moment. Fix: try again in ten minutes; others are deleted then."
-            )
-            await _refuse(send_with_headers, 507, text, retry=600)
+        elif is_upload and not has_room(self._coming + coming):
+            await _refuse(send_with_headers, 507, _NO_ROOM, retry=600)
         else:
-            self._coming += length
+            self._coming += coming
             try:
                 await self._app(scope, _up_to(receive, limit), send_with_headers)
             finally:
-                self._coming -= length
+                self._coming -= coming
 
     def _visitor(self, scope: MutableMapping[str, Any]) -> str:
         if self._behind_proxy:
