@@ -163,5 +163,5 @@ def test_wrong_calls(predict: Predict, folder: Path, tmp_path: Path) -> None:
         ([], 2, "sources"),
     ):
         done = predict(*arguments)
-        assert done.returncode == code and words.lower() in done.stderr.lower(), (arguments, done.stderr)
+        assert done.returncode == code and words in done.stderr, (arguments, done.stderr)
         assert "Traceback" not in done.stderr and done.stdout == ""
