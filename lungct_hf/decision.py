@@ -1,9 +1,10 @@
-"""From logits to a decision, the same in every runtime: temperature, confidence threshold, distance from training.
+"""From logits to a decision, the same in every runtime: temperatures, confidence threshold, distance from training.
 
 Only numpy, so that ONNX Runtime without torch and the Space decide as the classifier does. `Calibration` is the block
 of lungct.json that holds the rule:
 
-    {"temperature": 1.31, "folded_into_weights": true, "fitted_on": {"groups": 41, "slices": 310},
+    {"temperature": 0.81, "benign_temperature": 2.4, "folded_into_weights": true,
+     "fitted_on": {"groups": 41, "slices": 310},
      "abstain": {"min_confidence": 0.61, "max_distance": 1.84, "target_error": 0.05, "target_met": true,
                  "expected_error": 0.031, "expected_coverage": 0.72,
                  "distance": {"kind": "diagonal-mahalanobis", "centres": ARRAY, "scale": ARRAY}}}
@@ -46,6 +47,21 @@ class Decision:
     confidence: float
     distance: float | None
     probabilities: dict[str, float]
+
+
+# What sets benign apart from normal in logits in the order of LABELS; what is left sets malignant apart from both.
+_BENIGN_CONTRAST = np.array([[0.5, -0.5, 0.0], [-0.5, 0.5, 0.0], [0.0, 0.0, 0.0]])
+
+
+def tempering(temperature: float, benign_temperature: float) -> np.ndarray:
+    """The matrix (3, 3) that calibrates logits, `logits @ tempering(...)`.
+
+    How far malignant is from the others is divided by `temperature`, how far benign is from normal by
+    `benign_temperature`: the two questions are not equally hard, and one number cannot serve both. With equal
+    temperatures this is temperature scaling (Guo et al. 2017, arXiv 1706.04599). Symmetric; the inverse is that of the
+    reciprocal temperatures.
+    """
+    return (np.eye(len(LABELS)) - _BENIGN_CONTRAST) / temperature + _BENIGN_CONTRAST / benign_temperature
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,22 +130,29 @@ class AbstainRule:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Temperature and abstain rule of a model.
+    """Temperatures (`tempering`) and abstain rule of a model; without `benign_temperature` both are `temperature`.
 
-    With `folded` the last layer's weights were already divided by the temperature (`fold_temperature`), so the logits
-    are calibrated as every library computes them, and `decide` must not divide again. `not_fitted` says in a sentence
-    what could not be fitted and why; then that part is absent (temperature 1, no rule, or a rule without distance).
+    With `folded` they are already in the last layer's weights (`fold_calibration`), so the logits are calibrated as
+    every library computes them, and `decide` must not divide again. `not_fitted` says in a sentence what could not be
+    fitted and why; then that part is absent (temperatures 1, no rule, or a rule without distance).
     """
 
     temperature: float = 1.0
+    benign_temperature: float | None = None
     folded: bool = False
     abstain: AbstainRule | None = None
     fitted_on: Mapping[str, int] = field(default_factory=dict)
     not_fitted: str | None = None
 
+    @property
+    def matrix(self) -> np.ndarray:
+        """(3, 3): raw logits times it are calibrated."""
+        return tempering(self.temperature, self.benign_temperature or self.temperature)
+
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Calibrated probabilities, float64 (N, 3), from the logits (N, 3) that the stored network gives."""
-        logits = np.asarray(logits, np.float64) / (1.0 if self.folded else self.temperature)
+        logits = np.asarray(logits, np.float64)
+        logits = logits if self.folded else logits @ self.matrix
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
 
@@ -137,6 +160,7 @@ class Calibration:
         """The block for lungct.json."""
         return {
             "temperature": self.temperature,
+            "benign_temperature": self.benign_temperature or self.temperature,
             "folded_into_weights": self.folded,
             "fitted_on": dict(self.fitted_on),
             "abstain": self.abstain.to_json() if self.abstain else None,
@@ -147,10 +171,12 @@ class Calibration:
         """Read the block back. Raises LungCTError when it is incomplete or of a kind this version does not know."""
         try:
             temperature, abstain = float(record["temperature"]), record.get("abstain")
-            if not (np.isfinite(temperature) and temperature > 0):
-                raise ValueError(f"the temperature is {temperature}")
+            benign = float(record.get("benign_temperature", temperature))  # older models have one for both
+            if not all(np.isfinite(value) and value > 0 for value in (temperature, benign)):
+                raise ValueError(f"the temperatures are {temperature} and {benign}")
             return cls(
                 temperature=temperature,
+                benign_temperature=benign,
                 folded=bool(record["folded_into_weights"]),
                 abstain=AbstainRule.from_json(abstain) if abstain else None,
                 fitted_on=dict(record.get("fitted_on") or {}),
@@ -163,18 +189,26 @@ class Calibration:
             ) from error
 
 
-def decide(calibration: Calibration, logits: np.ndarray, features: np.ndarray | None = None) -> list[Decision]:
+def decide(
+    calibration: Calibration,
+    logits: np.ndarray,
+    features: np.ndarray | None = None,
+    *,
+    distance: np.ndarray | None = None,
+) -> list[Decision]:
     """One decision per row of `logits` (N, 3); `features` (N, D) are those before the last layer.
 
-    Reasons to abstain, the first that holds: a value is not finite, the slice is unlike the training data, the
-    confidence is too low. Raises UsageError when the rule needs features and none are given.
+    `distance` (N,) may stand in for the features where other networks measured it. Reasons to abstain, the first that
+    holds: a value is not finite, the slice is unlike the training data, the confidence is too low. Raises UsageError
+    when the rule needs features and none are given.
     """
     logits = np.asarray(logits, np.float64).reshape(-1, len(LABELS))
     rule = calibration.abstain
     finite = np.asarray(np.isfinite(logits).all(axis=1))
     probabilities = calibration.probabilities(np.where(finite[:, None], logits, 0.0))
     confidence = probabilities.max(axis=1)
-    distance = measure(calibration, features, len(logits))
+    if distance is None:
+        distance = measure(calibration, features, len(logits))
     reasons = why_not(rule, confidence, distance)
     rows = []
     for i, row in enumerate(probabilities):

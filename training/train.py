@@ -13,6 +13,7 @@ The model repo is written to OUTPUT_DIR/model. `python training/train.py` is the
 from __future__ import annotations
 
 import os
+import statistics
 import sys
 import time
 from contextlib import nullcontext
@@ -44,7 +45,7 @@ with exit_on_error():  # whatever a user can act on is one sentence, not a trace
     from lungct_hf.fit import cross_validation as cv
     from lungct_hf.fit.checkpoint import load_checkpoint, save_checkpoint, sole_owner
     from lungct_hf.fit.data import Slices, describe_data, describe_run, load_slices, training_batches
-    from lungct_hf.fit.evidence import answer, calibrate, moved_to
+    from lungct_hf.fit.evidence import HeldOut, answer, calibrate, held_out
     from lungct_hf.fit.frozen import adapt_norm, keep_front, predict_validation
     from lungct_hf.fit.inference import mean_log_loss
     from lungct_hf.fit.learner import Learner, class_weights
@@ -60,10 +61,11 @@ with exit_on_error():  # whatever a user can act on is one sentence, not a trace
 
 
 class Learned(NamedTuple):
-    """The end of the training: the chosen network, and `record` for lungct.json (init, training)."""
+    """The end of the training: the chosen network, `record` for lungct.json (init, training), where it was trained."""
 
     network: torch.nn.Module
     record: dict[str, Any]
+    accelerator: Accelerator
 
 
 def main() -> int:
@@ -92,36 +94,41 @@ def main() -> int:
 
 def train_once(options: Options, stop: StopRequest, shared: Slices | None = None) -> int:
     """One run: learn on the training fold, choose on the validation fold, judge once on the test fold."""
-    history = CsvTracker(options.run / "logs" / "metrics.csv")
-    accelerator = make_accelerator(options, history)
-    if accelerator.is_main_process:
+    state = PartialState()
+    if state.is_main_process:
         save_options(options)
     slices = shared or load_slices(options)
     cohort = slices.cohort
     split = cv.split_of(options, cohort)
-    describe_data(accelerator.print, cohort, split)
+    describe_data(state.print, cohort, split)
 
-    learned = learn(options, stop, accelerator, history, slices, split)
-    if learned is None:
-        return stop.exit_code
-
-    train, validation, test = (split.indices(name) for name in ("train", "validation", "test"))
-    held = {"train": train, "validation": validation}
-    answers = {name: answer(learned.network, slices, rows, accelerator) for name, rows in held.items()}
-    calibration = calibrate(cohort, split, answers)  # on the validation groups only
-    if options.recipe.refit:
-        learned = refit(options, stop, slices, split, epochs=learned.record["training"]["best_epoch"])
+    turns, parts, epochs = (split.rotated() if options.recipe.rotate_validation else [split]), [], []
+    for number, turn in enumerate(turns):
+        part = options
+        if number:
+            state.print(f"Again with another validation fold ({number + 1} of {len(turns)}), for the calibration.")
+            part = replace(options, run=options.run / f"turn-{number}")
+        learned = learn(part, stop, slices, turn, norm_rows=split.indices("train"))
         if learned is None:
             return stop.exit_code
-        known = np.concatenate([train, validation])
-        features = answer(learned.network, slices, known, accelerator)[1]
-        calibration = moved_to(calibration, features, cohort.labels[known])
-    answers["test"] = answer(learned.network, slices, test, accelerator)
-    answers["ring"] = answer(learned.network, slices, test, accelerator, only_the_ring=True)
-    if accelerator.is_main_process:
+        found, features = held_out(learned.network, slices, turn, learned.accelerator)
+        parts.append(found)
+        epochs.append(learned.record["training"]["best_epoch"])
+    known = split.indices("train")
+    if options.recipe.refit:
+        learned = refit(options, stop, slices, split, epochs=statistics.median_high(epochs))
+        if learned is None:
+            return stop.exit_code
+        known = np.concatenate([known, split.indices("validation")])
+        features = answer(learned.network, slices, known, learned.accelerator)[1]
+
+    found, asked = HeldOut.joined(parts), (learned.network, slices, split.indices("test"), learned.accelerator)
+    calibration = calibrate(split, found, (features, cohort.labels[known]))  # on the validation groups only
+    answers = {"found": found, "test": answer(*asked), "ring": answer(*asked, only_the_ring=True)[0]}
+    if state.is_main_process:
         provenance = {**describe_run(options, cohort), "split": split_record(split), **learned.record}
         contract = Contract(options.recipe.architecture, slices.preprocessing, provenance=provenance)
-        evidence = {"cohort": cohort, "split": split, "answers": answers, "calibration": calibration}
+        evidence = {"cohort": cohort, "split": split, "calibration": calibration, **answers}
         model = options.run / "model"
         metrics = write_model_repo(model, learned.network.cpu(), contract, **evidence)
         if shared:
@@ -133,14 +140,11 @@ def train_once(options: Options, stop: StopRequest, shared: Slices | None = None
 
 def refit(options: Options, stop: StopRequest, slices: Slices, split: Split, *, epochs: int) -> Learned | None:
     """The same training anew on the training and the validation fold, to the epoch that the validation fold chose."""
-    again = replace(options, run=options.run / "refit")
-    history = CsvTracker(again.run / "logs" / "metrics.csv")
-    accelerator = make_accelerator(again, history)
-    accelerator.print(f"Once more on the training and validation folds together: {epochs} epochs.")
+    PartialState().print(f"Once more on the training and validation folds together: {epochs} epochs.")
     both = replace(split, split=np.where(split.split == "validation", "train", split.split))
     # The statistics of the first network serve again, and so does what its frozen stages gave.
-    measured = split.indices("train")
-    return learn(again, stop, accelerator, history, slices, both, epochs=epochs, norm_rows=measured)
+    part = replace(options, run=options.run / "refit")
+    return learn(part, stop, slices, both, epochs=epochs, norm_rows=split.indices("train"))
 
 
 def cross_validate(options: Options, stop: StopRequest) -> int:
@@ -170,12 +174,10 @@ def cross_validate(options: Options, stop: StopRequest) -> int:
         f"The published model: all {len(slices.cohort)} slices, {epochs} epochs "
         f"({chosen_by(options, has_validation=False)})."
     )
-    history = CsvTracker(options.run / "logs" / "metrics.csv")
-    accelerator = make_accelerator(options, history)
-    learned = learn(options, stop, accelerator, history, slices, split, epochs=epochs)
+    learned = learn(options, stop, slices, split, epochs=epochs)
     if learned is None:
         return stop.exit_code
-    features = answer(learned.network, slices, split.indices("train"), accelerator)[1]
+    features = answer(learned.network, slices, split.indices("train"), learned.accelerator)[1]
     if evidence:
         provenance = {**describe_run(options, slices.cohort), "split": evidence.split_record(), **learned.record}
         contract = Contract(options.recipe.architecture, slices.preprocessing, provenance=provenance)
@@ -189,8 +191,6 @@ def cross_validate(options: Options, stop: StopRequest) -> int:
 def learn(
     options: Options,
     stop: StopRequest,
-    accelerator: Accelerator,
-    history: CsvTracker,
     slices: Slices,
     split: Split,
     epochs: int | None = None,
@@ -201,6 +201,8 @@ def learn(
     Without a validation fold the last of `epochs` is taken, by when the learning rate is down. `norm_rows` are the
     slices that `adapt_norm` measures, by default those trained on.
     """
+    history = CsvTracker(options.run / "logs" / "metrics.csv")
+    accelerator = make_accelerator(options, history)
     say, recipe, is_main = accelerator.print, options.recipe, accelerator.is_main_process
     cohort = slices.cohort
     train, validation = split.indices("train"), split.indices("validation")
@@ -319,7 +321,7 @@ def learn(
         "processes": accelerator.num_processes,
         "mixed_precision": accelerator.mixed_precision,
     }
-    return Learned(chosen, {"init": init_record, "training": training})
+    return Learned(chosen, {"init": init_record, "training": training}, accelerator)
 
 
 if __name__ == "__main__":

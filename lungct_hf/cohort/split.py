@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,19 @@ class Split:
             "counts": self.counts(),
             "groups": {name: len(set(self.groups[self.indices(name)])) for name in SPLITS},
         }
+
+    def rotated(self) -> list[Split]:
+        """The same test set with each of the other folds in turn as the validation fold; this split comes first.
+
+        Only one where the folds of the slices are not known (a test set of the data's own, a hand-made manifest).
+        """
+        known = np.isin(self.split, ("train", "validation"))
+        first = set(self.fold_of[self.split == "validation"].tolist())
+        others = sorted(set(self.fold_of[known].tolist()) - first)
+        if len(first) != 1 or np.any(self.fold_of[known] < 0):
+            return [self]
+        turns = [np.where(known, np.where(self.fold_of == fold, "validation", "train"), self.split) for fold in others]
+        return [self, *(replace(self, split=turn.astype(self.split.dtype)) for turn in turns)]
 
     def describe_crossing(self) -> str:
         """How many groups cross, with the names of a few files on both sides."""

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
         fit_abstain,
         fit_calibration,
         fit_distance,
-        fit_temperature,
-        fold_temperature,
+        fit_temperatures,
+        fold_calibration,
         risk_coverage,
     )
     from .metrics import METRICS, score
-    from .predictions import read_predictions, write_predictions
+    from .predictions import read_predictions, uncalibrated_logits, write_predictions
     from .report import Report, evaluate_predictions
     from .sample import Sample
 
@@ -32,13 +32,13 @@ _HOMES = {
         "fit_abstain",
         "fit_calibration",
         "fit_distance",
-        "fit_temperature",
-        "fold_temperature",
+        "fit_temperatures",
+        "fold_calibration",
         "risk_coverage",
     ),
     ".decision": ("AbstainRule", "Calibration", "Decision", "FeatureDistance", "decide"),
     "metrics": ("METRICS", "score"),
-    "predictions": ("read_predictions", "write_predictions"),
+    "predictions": ("read_predictions", "uncalibrated_logits", "write_predictions"),
     "report": ("Report", "evaluate_predictions"),
     "sample": ("Sample",),
 }
@@ -59,8 +59,8 @@ __all__ = [
     "fit_abstain",
     "fit_calibration",
     "fit_distance",
-    "fit_temperature",
-    "fold_temperature",
+    "fit_temperatures",
+    "fold_calibration",
     "intervals",
     "nearest_neighbour",
     "only_ring",
@@ -69,6 +69,7 @@ __all__ = [
     "ring",
     "risk_coverage",
     "score",
+    "uncalibrated_logits",
     "write_predictions",
 ]
 

@@ -1,4 +1,4 @@
-"""Fit what decision.py applies: the temperature and the thresholds for "I don't know", on held-out groups only."""
+"""Fit what decision.py applies: the temperatures and the thresholds for "I don't know", on held-out groups only."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize
+from scipy.special import logsumexp
 
-from ..decision import AbstainRule, Calibration, FeatureDistance
+from ..decision import AbstainRule, Calibration, FeatureDistance, tempering
 from ..errors import UsageError
 from ..labels import LABELS
 from .sample import softmax
@@ -18,41 +19,48 @@ KEPT = 0.99  # share of the held-out slices that the distance threshold lets pas
 _FLOOR = 0.05  # a feature counts with at least this share of the mean scatter, or a dead one would decide alone
 
 
-def fit_temperature(logits: np.ndarray, labels: np.ndarray, groups: np.ndarray | None = None) -> float:
-    """The temperature T for which softmax(logits / T) has the lowest log loss on held-out slices.
+def fit_temperatures(logits: np.ndarray, labels: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, float]:
+    """The two temperatures of `tempering` at which the log loss on held-out slices (N, 3) is lowest.
 
-    Where nothing was answered wrongly that loss falls for ever as T goes to 0. So the truth is softened by half a
-    group more: each label keeps 1 - e, the other two share e = 0.5 / (groups + 1); no confidence is claimed beyond
-    what that many groups can show. Without `groups` every slice counts as one. T is kept within TEMPERATURES; logits
-    that are all equal give 1.
+    Where nothing was answered wrongly that loss falls for ever as a temperature goes to 0. So the truth is softened by
+    half a group more: each label keeps 1 - e, the other two share e = 0.5 / (groups + 1); no confidence is claimed
+    beyond what that many groups can show. Without `groups` every slice counts as one. Both are kept within
+    TEMPERATURES; a contrast that is the same for all slices and 0 gives 1.
 
     Raises UsageError for an empty set or values that are not finite.
     """
     logits, labels = np.asarray(logits, np.float64).reshape(-1, len(LABELS)), np.asarray(labels)
     if not len(labels) or len(labels) != len(logits) or not np.isfinite(logits).all():
-        raise UsageError("A temperature needs at least one slice, a label for each, and finite logits.")
-    if np.ptp(logits, axis=1).max() < 1e-6:
-        return 1.0
+        raise UsageError("Temperatures need at least one slice, a label for each, and finite logits.")
     softened = 0.5 / ((len(labels) if groups is None else len(set(np.asarray(groups).tolist()))) + 1)
     truth = np.full(logits.shape, softened / (len(LABELS) - 1))
     truth[np.arange(len(labels)), labels] = 1 - softened
-    centred = logits - logits.max(axis=1, keepdims=True)
+    # Logits are linear in the inverse temperatures, in which the loss is convex: one minimum.
+    parts = np.stack([logits @ tempering(1, np.inf), logits @ tempering(np.inf, 1)])
+    parts -= parts.mean(axis=2, keepdims=True)
 
-    def loss(log_temperature: float) -> float:
-        scaled = centred / np.exp(log_temperature)
-        return float(np.mean(np.log(np.exp(scaled).sum(axis=1)) - (truth * scaled).sum(axis=1)))
+    def loss(inverse: np.ndarray) -> tuple[float, np.ndarray]:
+        scaled = np.tensordot(inverse, parts, 1)
+        probabilities = softmax(scaled)
+        value = np.mean(logsumexp(scaled, axis=1) - (truth * scaled).sum(axis=1))
+        return float(value), ((probabilities - truth) * parts).sum(axis=2).mean(axis=1)
 
-    # Convex in 1 / T, so there is one minimum.
-    found = minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-6})
-    return float(np.exp(found.x))
+    bounds = [(1 / TEMPERATURES[1], 1 / TEMPERATURES[0])] * 2
+    exact = {"ftol": 1e-14, "gtol": 1e-9}
+    found = minimize(loss, np.ones(2), jac=True, bounds=bounds, method="L-BFGS-B", options=exact)
+    temperature, benign = (
+        float(1 / inverse) if np.abs(part).max() > 1e-6 else 1.0 for inverse, part in zip(found.x, parts, strict=True)
+    )
+    return temperature, benign
 
 
-def fold_temperature(weight: np.ndarray, bias: np.ndarray, temperature: float) -> tuple[np.ndarray, np.ndarray]:
-    """Weight (3, D) and bias (3,) of a last layer whose logits are divided by `temperature`.
+def fold_calibration(weight: np.ndarray, bias: np.ndarray, calibration: Calibration) -> tuple[np.ndarray, np.ndarray]:
+    """Weight (3, D) and bias (3,) of a last layer whose logits are calibrated.
 
     So timm, transformers, ONNX Runtime and a browser give calibrated probabilities without knowing lungct.json.
     """
-    return (weight / temperature).astype(weight.dtype), (bias / temperature).astype(bias.dtype)
+    matrix = calibration.matrix
+    return (matrix @ weight).astype(weight.dtype), (matrix @ bias).astype(bias.dtype)
 
 
 def fit_distance(features: np.ndarray, labels: np.ndarray) -> FeatureDistance:
@@ -128,18 +136,18 @@ def fit_calibration(
     distances: np.ndarray | None = None,
     folded: bool = True,
 ) -> Calibration:
-    """Temperature and abstain rule from the logits of held-out groups, before any temperature.
+    """Temperatures and abstain rule from the logits of held-out groups, before any calibration.
 
     With `training` = (features, labels) of the training slices, and of the held-out slices their `features` or their
     `distances` (where networks of their own measured them), the rule also looks at the distance. `folded` says that
-    the caller folds the temperature into the last layer.
+    the caller folds the temperatures into the last layer.
     """
-    temperature = fit_temperature(logits, labels, groups)
+    temperature, benign = fit_temperatures(logits, labels, groups)
     distance = fit_distance(*training) if training is not None else None
     if distance is not None and features is not None:
         distances = distance(features)
     rule = fit_abstain(
-        softmax(np.asarray(logits) / temperature),
+        softmax(np.asarray(logits) @ tempering(temperature, benign)),
         np.asarray(labels),
         np.asarray(groups),
         target_error=target_error,
@@ -147,7 +155,7 @@ def fit_calibration(
         distances=distances,
     )
     held_out: Mapping[str, int] = {"slices": len(labels), "groups": len(set(np.asarray(groups).tolist()))}
-    return Calibration(temperature=temperature, folded=folded, abstain=rule, fitted_on=held_out)
+    return Calibration(temperature, benign, folded=folded, abstain=rule, fitted_on=held_out)
 
 
 def risk_coverage(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:

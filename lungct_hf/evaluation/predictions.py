@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..decision import tempering
 from ..errors import LungCTError
 from ..files import write_atomic
 from ..labels import LABELS
@@ -31,7 +32,8 @@ OPTIONAL = pa.schema(
     [
         ("protocol", pa.string()),  # "image", or the name of a grouping
         ("seed", pa.int32()),
-        ("temperature", pa.float32()),  # what `logits` were divided by; times it they are as before calibration
+        ("temperature", pa.float32()),  # what `logits` were calibrated with, decision.tempering
+        ("benign_temperature", pa.float32()),  # the same for benign against normal; absent: `temperature`
         ("distance", pa.float32()),  # from the training features, decision.FeatureDistance
         ("abstained", pa.string()),  # the reason not to answer (decision.py), "" where the model answered
         ("nearest_neighbour", pa.string()),  # the class that 1-NN on thumbnails named
@@ -86,6 +88,18 @@ def logits_of(table: pa.Table, column: str = "logits") -> np.ndarray:
     if wrong := next((row for row in rows if len(row) != len(LABELS)), None):
         raise LungCTError(f"The predictions have {len(wrong)} {column} in a row; needed: {len(LABELS)}.")
     return np.array(rows, dtype=np.float32).reshape(-1, len(LABELS))
+
+
+def uncalibrated_logits(table: pa.Table) -> np.ndarray | None:
+    """float64 (N, 3): the stored logits as they were before calibration; None where the rows do not say."""
+    if "temperature" not in table.column_names or table["temperature"].null_count:
+        return None
+    temperature = table["temperature"].to_numpy()
+    has_two = "benign_temperature" in table.column_names and not table["benign_temperature"].null_count
+    benign = table["benign_temperature"].to_numpy() if has_two else temperature
+    logits = logits_of(table).astype(np.float64)
+    malignant_part, benign_part = logits @ tempering(1, np.inf), logits @ tempering(np.inf, 1)
+    return malignant_part * temperature[:, None] + benign_part * benign[:, None]
 
 
 def _place(row: dict[str, object]) -> tuple[str, int, str, str]:

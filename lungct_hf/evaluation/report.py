@@ -8,7 +8,7 @@
       cases         the same figures and intervals with each group's slices pooled (`pooling` names the rule)
       folds, seeds  accuracy and balanced accuracy of each; mean_of_folds over all folds of all seeds
       risk_coverage error among the most confident share of the slices
-      uncalibrated  ece, log_loss and brier before the temperature, when the predictions carry it
+      uncalibrated  ece, log_loss and brier before calibration, when the predictions carry it
       abstention    coverage and error of the abstain rule, when there is one
     validation      plain figures: it chose the weights
     baselines       nearest_neighbour, ring_nearest_neighbour, histogram_nearest_neighbour, model_ring: as test, and
@@ -35,7 +35,7 @@ from .baselines import VIEWS
 from .bootstrap import REPLICATES, cautions, difference, intervals, method, paired_difference, share
 from .calibration import risk_coverage
 from .figures import figures
-from .predictions import class_numbers, logits_of, read_predictions
+from .predictions import class_numbers, logits_of, read_predictions, uncalibrated_logits
 from .sample import Sample
 
 IMAGE = "image"  # the protocol that leaks: slices assigned one by one
@@ -126,9 +126,7 @@ def _part(rows: pa.Table, others: pa.Table, calibration: Calibration | None) -> 
             baselines[column] = Sample.of(test.labels, named=named, groups=test.groups, keys=test.keys, runs=test.runs)
     if "ring_logits" in rows.column_names and not np.isnan(logits_of(rows, "ring_logits")).any():
         baselines["model_ring"] = _sample(rows, logits_of(rows, "ring_logits"))
-    uncalibrated = None
-    if "temperature" in rows.column_names and not rows["temperature"].null_count:
-        uncalibrated = _sample(rows, logits_of(rows) * _numbers(rows, "temperature")[:, None])
+    raw = uncalibrated_logits(rows)
     abstained = _abstained(rows, test, calibration)
     reasons: Counter[str] = Counter() if abstained is None else Counter(abstained[abstained != ""].tolist())
     return Part(
@@ -137,7 +135,7 @@ def _part(rows: pa.Table, others: pa.Table, calibration: Calibration | None) -> 
         folds=np.asarray(rows["fold"].to_pylist(), np.int64),
         validation=_sample(others) if len(others) else None,
         baselines=baselines,
-        uncalibrated=uncalibrated,
+        uncalibrated=None if raw is None else _sample(rows, raw),
         answered=None if abstained is None else abstained == "",
         reasons=dict(sorted(reasons.items())),
     )

@@ -35,6 +35,7 @@ from ..evaluation import (
     fit_calibration,
     read_predictions,
     tables,
+    uncalibrated_logits,
 )
 from ..evaluation.plots import write_plots
 from ..evaluation.predictions import OPTIONAL, SCHEMA, write_predictions
@@ -73,7 +74,7 @@ class Evidence:
         """
         truth = np.array([LABELS.index(row["label"]) for row in self.held_out])
         groups = np.array([row["group"] for row in self.held_out], np.str_)
-        raw = np.array([np.multiply(row["logits"], row["temperature"]) for row in self.held_out])
+        raw = np.array([row["raw"] for row in self.held_out])
         distances = np.array([np.nan if row.get("distance") is None else row["distance"] for row in self.held_out])
         measured: dict[str, Any] = {"training": (features, labels), "distances": distances}
         measured = {} if np.isnan(distances).any() else measured
@@ -230,13 +231,18 @@ def _show(console: Console, rows: list[tuple[str, ...]], *columns: str) -> None:
 
 
 def _rows_of(part: Options, split: Split) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """A fold's test and validation rows, with what tells them from other folds' rows."""
+    """A fold's test and validation rows, with what tells them from other folds' rows.
+
+    The latter have their logits from before calibration as `raw`.
+    """
     table, _, _ = read_predictions(part.run / "model" / "evaluation" / "predictions.parquet")
     kept = [name for name in table.column_names if name in (*SCHEMA.names, *OPTIONAL.names)]
     protocol = split.grouping if split.protocol == "grouped" else split.protocol
     rows = [row | {"protocol": protocol, "seed": part.seed} for row in table.select(kept).to_pylist()]
-    tested, validated = ([row for row in rows if row["split"] == name] for name in ("test", "validation"))
-    return tested, validated
+    raw = uncalibrated_logits(table)
+    assert raw is not None  # a run stores its temperatures
+    validated = [row | {"raw": raw[place]} for place, row in enumerate(rows) if row["split"] == "validation"]
+    return [row for row in rows if row["split"] == "test"], validated
 
 
 def _report(rows: list[dict[str, object]], facts: dict[str, Any]) -> Report:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from ..evaluation import (
     evaluate_predictions,
     fit_calibration,
     fit_distance,
-    fold_temperature,
+    fold_calibration,
     only_ring,
     write_predictions,
 )
@@ -32,7 +32,40 @@ if TYPE_CHECKING:
     from .data import Slices  # which needs this module for its records
 
 TARGET_ERROR = 0.05  # of the slices that the model answers at most this share may be wrong
-Answers = dict[str, tuple[np.ndarray, np.ndarray]]
+Answers = tuple[np.ndarray, np.ndarray]  # logits (N, 3) before calibration, features (N, D)
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """What networks say of slices that they did not learn from: `rows` (N,) of the cohort, each at most once.
+
+    `logits` (N, 3) are from before calibration, `distances` (N,) how far the features are from those that the network
+    learned from; where they cannot be measured, `no_distance` says why.
+    """
+
+    rows: np.ndarray
+    logits: np.ndarray
+    distances: np.ndarray | None = None
+    no_distance: str = ""
+
+    @classmethod
+    def of(
+        cls, rows: np.ndarray, logits: np.ndarray, features: np.ndarray, training: tuple[np.ndarray, np.ndarray]
+    ) -> HeldOut:
+        """From one network: `features` (N, D) of the rows, and those of its training slices with their labels."""
+        try:
+            return cls(rows, logits, fit_distance(*training)(features))
+        except UsageError as error:
+            return cls(rows, logits, no_distance=str(error))
+
+    @classmethod
+    def joined(cls, parts: list[HeldOut]) -> HeldOut:
+        """What several networks said, in the order of the rows."""
+        rows = np.concatenate([part.rows for part in parts])
+        order = np.argsort(rows)
+        reason = next((part.no_distance for part in parts if part.no_distance), "")
+        distances = None if reason else np.concatenate([part.distances for part in parts])[order]
+        return cls(rows[order], np.concatenate([part.logits for part in parts])[order], distances, reason)
 
 
 class _Rings:
@@ -53,58 +86,73 @@ def answer(
     return predict_with_features(network, view, rows, slices.preprocessing, accelerator)
 
 
-def calibrate(cohort: Cohort, split: Split, answers: Answers) -> Calibration:
-    """Temperature and abstain rule from the validation groups only; the training slices give the distance's centres.
+def held_out(network: nn.Module, slices: Slices, split: Split, accelerator: Accelerator) -> tuple[HeldOut, np.ndarray]:
+    """What `network`, which learned on the training slices of `split`, says of its validation slices.
 
-    `answers` holds logits (N, 3) before any temperature and features (N, D) for `train` and `validation`, from a
-    network that has not learned from the latter. What cannot
-    be fitted is left out and `not_fitted` says why: a run that came this far is not lost for it.
+    Beside it the features (N, D) of the training slices.
     """
-    rows, labels = split.indices("validation"), np.asarray(cohort.labels)
-    held_out = answers["validation"][0], labels[rows], split.groups[rows]
+    train, validation = split.indices("train"), split.indices("validation")
+    logits, features = answer(network, slices, validation, accelerator)
+    known = answer(network, slices, train, accelerator)[1]
+    return HeldOut.of(validation, logits, features, training=(known, slices.cohort.labels[train])), known
+
+
+def calibrate(split: Split, found: HeldOut, training: tuple[np.ndarray, np.ndarray]) -> Calibration:
+    """Temperatures and abstain rule from held-out groups only.
+
+    `training` are the features (N, D) and labels of the slices that the published network learned from: they give
+    the distance's centres. Its threshold carries over from other networks, for a distance is measured in units of the
+    scatter of a network's own training features. What cannot be fitted is left out and `not_fitted` says why: a run
+    that came this far is not lost for it.
+    """
+    answers = found.logits, split.labels[found.rows], split.groups[found.rows]
     try:
-        training = answers["train"][1], labels[split.indices("train")]
-        features = answers["validation"][1]
-        return fit_calibration(*held_out, target_error=TARGET_ERROR, features=features, training=training)
+        if found.no_distance:
+            raise UsageError(found.no_distance)
+        return fit_calibration(*answers, target_error=TARGET_ERROR, training=training, distances=found.distances)
     except UsageError as error:
         reason = str(error)
     try:
-        found = fit_calibration(*held_out, target_error=TARGET_ERROR)
+        return replace(fit_calibration(*answers, target_error=TARGET_ERROR), not_fitted=reason)
     except UsageError as error:
         return Calibration(not_fitted=str(error))
-    return Calibration(found.temperature, found.folded, found.abstain, found.fitted_on, not_fitted=reason)
-
-
-def moved_to(calibration: Calibration, features: np.ndarray, labels: np.ndarray) -> Calibration:
-    """The same temperature and thresholds for a network that was trained anew, with features (N, D) of its own.
-
-    The distance is measured in units of the scatter of the training features, so its threshold carries over.
-    """
-    rule = calibration.abstain
-    if rule is None or rule.distance is None:
-        return calibration
-    return replace(calibration, abstain=replace(rule, distance=fit_distance(features, labels)))
 
 
 @torch.no_grad()
 def fold_into(network: nn.Module, calibration: Calibration) -> None:
-    """Divide the network's last layer by the temperature, so that every runtime's probabilities are calibrated."""
+    """Put the temperatures into the network's last layer, so that every runtime's probabilities are calibrated."""
     layer: Any = network.get_classifier()  # type: ignore[operator]
     weight, bias = (parameter.detach().cpu().numpy() for parameter in (layer.weight, layer.bias))
-    weight, bias = fold_temperature(weight, bias, calibration.temperature)
+    weight, bias = fold_calibration(weight, bias, calibration)
     layer.weight.copy_(torch.from_numpy(weight))
     layer.bias.copy_(torch.from_numpy(bias))
 
 
 def write_evidence(
-    folder: Path, cohort: Cohort, split: Split, answers: Answers, calibration: Calibration
+    folder: Path,
+    cohort: Cohort,
+    split: Split,
+    *,
+    found: HeldOut,
+    test: Answers,
+    ring: np.ndarray,
+    calibration: Calibration,
 ) -> dict[str, Any]:
     """Write predictions.parquet, metrics.json, split.csv and the plots into `folder`; the metrics are returned.
 
-    The figures are computed from the file that was written, so `lungct evaluate` finds the same.
+    `test` is from the network to publish, `ring` (N, 3) its logits for the test slices' outer ring alone, `found` what
+    calibrated it. The figures are computed from the file that was written, so `lungct evaluate` finds the same.
     """
+    columns: list[dict[str, Any]] = [{"ring_logits": row.tolist()} for row in ring @ calibration.matrix]
+    for name, classes in baselines_of(cohort, split).items():
+        for column, named in zip(columns, classes, strict=True):
+            column[name] = LABELS[named]
+    tested = split.indices("test")
+    rows = _rows("test", cohort, split, tested, test[0], calibration, features=test[1])
+    rows = [row | column for row, column in zip(rows, columns, strict=True)]
+    rows += _rows("validation", cohort, split, found.rows, found.logits, calibration, distance=found.distances)
     predictions = folder / "predictions.parquet"
-    write_predictions(predictions, prediction_rows(cohort, split, answers, calibration))
+    write_predictions(predictions, rows)
     report = evaluate_predictions(predictions, split=split.facts(), calibration=calibration)
     write_json(folder / "metrics.json", report.metrics)
     split.write_csv(folder / "split.csv")
@@ -112,35 +160,31 @@ def write_evidence(
     return report.metrics
 
 
-def prediction_rows(
-    cohort: Cohort, split: Split, answers: Answers, calibration: Calibration
-) -> list[dict[str, object]]:
-    """One row per held-out slice; `answers` are from before the temperature, the stored logits are divided by it.
-
-    `ring` in `answers` holds the test slices' logits from their outer ring alone.
-    """
-    rows: list[dict[str, object]] = []
-    baselines = baselines_of(cohort, split)
-    for name in ("test", "validation"):
-        values, features = answers[name]
-        logits = (values / calibration.temperature).astype(np.float32)
-        decisions = decide(calibration, logits, features)
-        for place, row in enumerate(split.indices(name).tolist()):
-            found: dict[str, object] = {
-                "id": str(cohort.ids[row]),
-                "sha256": str(cohort.sha256[row]),
-                "group": str(split.groups[row]),
-                "split": name,
-                "fold": int(split.fold_of[row]),
-                "label": LABELS[cohort.labels[row]],
-                "logits": logits[place].tolist(),
-                "temperature": calibration.temperature,
-                "distance": decisions[place].distance,
-            }
-            if calibration.abstain is not None:
-                found["abstained"] = decisions[place].reason or ""
-            if name == "test":
-                found["ring_logits"] = (answers["ring"][0][place] / calibration.temperature).tolist()
-                found |= {column: LABELS[classes[place]] for column, classes in baselines.items()}
-            rows.append(found)
-    return rows
+def _rows(
+    name: str,
+    cohort: Cohort,
+    split: Split,
+    rows: np.ndarray,
+    raw: np.ndarray,
+    calibration: Calibration,
+    **seen: np.ndarray | None,
+) -> list[dict[str, Any]]:
+    """One row per slice with its calibrated logits; `seen` is what `decide` measures its distance by."""
+    logits = (raw @ calibration.matrix).astype(np.float32)
+    decisions = decide(calibration, logits, **seen)
+    return [
+        {
+            "id": str(cohort.ids[row]),
+            "sha256": str(cohort.sha256[row]),
+            "group": str(split.groups[row]),
+            "split": name,
+            "fold": int(split.fold_of[row]),
+            "label": LABELS[cohort.labels[row]],
+            "logits": logits[place].tolist(),
+            "temperature": calibration.temperature,
+            "benign_temperature": calibration.benign_temperature,
+            "distance": decision.distance,
+            "abstained": None if calibration.abstain is None else decision.reason or "",
+        }
+        for place, (row, decision) in enumerate(zip(rows.tolist(), decisions, strict=True))
+    ]

@@ -45,6 +45,9 @@ class Recipe:
     ema_decay: float = _flag(0.99, "decay of the exponential moving average of the weights, 0 is none")
     choose: str = _flag("best", "which epoch is taken: best on the validation fold, or last")
     patience: int = _flag(6, "epochs without a better validation fold before stopping, 0 is never")
+    rotate_validation: bool = _flag(
+        False, "with refit: each fold but the test fold is the validation fold once, so calibration sees all groups"
+    )
     refit: bool = _flag(False, "afterwards train anew on training and validation folds, to the epoch that was chosen")
     shift: float = _flag(0.05, "augmentation: largest shift, share of the side")
     scale: float = _flag(0.1, "augmentation: largest change of size, share")
@@ -63,6 +66,8 @@ class Recipe:
     noise: float = _flag(0.0, "augmentation: largest standard deviation of added noise, share of the grey range")
 
     def __post_init__(self) -> None:
+        if self.rotate_validation and not self.refit:
+            raise UsageError("--rotate-validation needs --refit, which makes one network of several. Fix: add it.")
         self._check("image_size", 64 <= self.image_size <= 1024, "64 to 1024")
         for name in ("epochs", "batch_size", "accumulate"):
             self._check(name, getattr(self, name) >= 1, "1 or more")

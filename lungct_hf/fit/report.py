@@ -19,13 +19,14 @@ def print_summary(metrics: dict[str, Any], provenance: dict[str, Any], model: Pa
     console.print(_summary_table(metrics))
     console.print(_class_table(metrics["test"]))
     test, protocol, training = metrics["test"], metrics["split"]["protocol"], provenance["training"]
+    held_out = "validation folds" if provenance["recipe"]["rotate_validation"] else "validation fold"
     chose = provenance["recipe"]["choose"] == "best"
-    role = "which chose the epoch" if chose else "which the temperature and the thresholds come from"
+    role = "which chose the epoch" if chose else "which the temperatures and the thresholds come from"
     lines = [
         f"Test fold: {test['n']} slices of {test['groups']} groups, split {protocol}, "
         f"init {provenance['init']['kind']}, best epoch {training['best_epoch']} of {training['epochs']}, "
         f"{training['seconds']:.0f} s. Brackets: 95 % intervals, whole groups resampled.",
-        f"On the validation fold, {role}: {_figure(metrics['validation']['balanced_accuracy'])}.",
+        f"On the {held_out}, {role}: {_figure(metrics['validation']['balanced_accuracy'])}.",
         f"Macro AUROC {tables.plain(test['intervals']['macro_auroc'])}, "
         f"calibration error (ECE) {tables.plain(test['intervals']['ece'])}.",
         *tables.notes(metrics),

@@ -137,16 +137,19 @@ def leak_sentences(metrics: Facts) -> list[str]:
 
 
 def calibration_facts(record: Facts, metrics: Facts | None) -> Facts | None:
-    """Sentences about the temperature and the abstain rule; None for a model without a calibration."""
+    """Sentences about the temperatures and the abstain rule; None for a model without a calibration."""
     if not record:
         return None
     test, fitted, rule = (metrics or {}).get("test") or {}, record.get("fitted_on") or {}, record.get("abstain")
     sentences = []
     if fitted:
+        overall = float(record["temperature"])
+        benign = float(record.get("benign_temperature", overall))
         sentences.append(
-            f"The logits were divided by a temperature of {float(record['temperature']):.3g}, fitted on "
-            f"{fitted.get('slices')} slices of {fitted.get('groups')} validation groups (no slice of the test fold)"
-            + (", and the stored weights include it." if record.get("folded_into_weights") else ".")
+            f"The logits were divided by temperatures, {overall:.3g} for malignant against the others and {benign:.3g}"
+            f" for benign against normal, fitted on {fitted.get('slices')} slices of {fitted.get('groups')} validation"
+            " groups (no slice of the test fold)"
+            + (", and the stored weights include them." if record.get("folded_into_weights") else ".")
         )
     if record.get("not_fitted"):
         sentences.append(f"Not everything could be fitted: {record['not_fitted']}")

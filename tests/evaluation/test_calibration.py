@@ -9,6 +9,7 @@ import pytest
 from simulated import calibrated, clustered
 from sklearn.metrics import log_loss
 
+from lungct_hf.decision import tempering
 from lungct_hf.errors import LungCTError, UsageError
 from lungct_hf.evaluation import (
     Calibration,
@@ -17,8 +18,8 @@ from lungct_hf.evaluation import (
     fit_abstain,
     fit_calibration,
     fit_distance,
-    fit_temperature,
-    fold_temperature,
+    fit_temperatures,
+    fold_calibration,
     risk_coverage,
 )
 from lungct_hf.evaluation.calibration import TEMPERATURES
@@ -26,51 +27,77 @@ from lungct_hf.evaluation.figures import figures
 from lungct_hf.evaluation.sample import softmax
 
 
-@pytest.mark.parametrize("true", [0.4, 1.0, 3.0])
-def test_a_known_temperature_is_found(true: float) -> None:
+@pytest.mark.parametrize("true", [(0.4, 0.4), (1.0, 1.0), (3.0, 0.5), (0.5, 3.0)])
+def test_known_temperatures_are_found(true: tuple[float, float]) -> None:
     labels, logits, groups = calibrated(np.random.default_rng(0), groups=1500)
-    assert fit_temperature(logits * true, labels, groups) == pytest.approx(true, rel=0.06)
+    raw = logits @ np.linalg.inv(tempering(*true))
+    assert fit_temperatures(raw, labels, groups) == pytest.approx(true, rel=0.07)
+    found = -np.mean(np.log(softmax(raw @ tempering(*fit_temperatures(raw, labels)))[np.arange(len(labels)), labels]))
+    others = [(true[0] * a, true[1] * b) for a in (0.8, 1, 1.25) for b in (0.8, 1, 1.25)]
+    assert all(found <= log_loss(labels, softmax(raw @ tempering(*other))) + 1e-4 for other in others)
+
+
+def test_tempering_changes_each_contrast_by_its_own() -> None:
+    logits = np.random.default_rng(0).normal(size=(20, 3))
+    normal, benign, malignant = (logits @ tempering(2.0, 5.0)).T
+    assert benign - normal == pytest.approx((logits[:, 1] - logits[:, 0]) / 5)
+    assert malignant - (normal + benign) / 2 == pytest.approx((logits[:, 2] - logits[:, :2].mean(axis=1)) / 2)
+    assert logits @ tempering(3.0, 3.0) == pytest.approx(logits / 3)
+    assert logits @ tempering(2.0, 5.0) @ tempering(1 / 2, 1 / 5) == pytest.approx(logits)
 
 
 def test_calibration_error_falls_on_other_groups() -> None:
     rng = np.random.default_rng(1)
     labels, logits, groups = calibrated(rng, groups=80)
-    temperature = fit_temperature(3 * logits, labels, groups)
+    matrix = tempering(*fit_temperatures(3 * logits, labels, groups))
     labels, logits, groups = calibrated(rng, groups=300)
-    before, after = (figures(Sample.of(labels, 3 * logits / t, groups)) for t in (1, temperature))
+    before, after = (figures(Sample.of(labels, 3 * logits @ m, groups)) for m in (np.eye(3), matrix))
     assert after["ece"] < 0.05 < before["ece"] and after["log_loss"] < before["log_loss"]
-    assert after["accuracy"] == before["accuracy"]
+    assert after["accuracy"] == pytest.approx(before["accuracy"], abs=0.01)
+
+
+def test_a_hard_question_does_not_take_the_confidence_of_an_easy_one() -> None:
+    """Malignant is always told apart; benign and normal are guessed, as surely."""
+    rng = np.random.default_rng(2)
+    labels, groups = rng.integers(3, size=900), np.arange(900) // 3
+    guessed = np.where(labels == 2, 2, rng.integers(2, size=900))
+    probabilities = softmax(
+        4.0 * np.eye(3)[guessed] @ tempering(*fit_temperatures(4.0 * np.eye(3)[guessed], labels, groups))
+    )
+    assert probabilities[labels == 2, 2].min() > 0.99
+    assert probabilities[labels != 2].max() < 0.56
 
 
 def test_no_error_does_not_make_a_model_certain() -> None:
     labels = np.arange(40) % 3
     logits = 5.0 * np.eye(3)[labels]
-    few = fit_temperature(logits, labels, np.repeat(np.arange(4), 10))
-    many = fit_temperature(logits, labels, np.arange(40))
-    confidence = [softmax(logits / t).max() for t in (few, many)]
-    assert TEMPERATURES[0] < many < few
-    assert confidence == pytest.approx([1 - 0.5 / 5, 1 - 0.5 / 41], abs=1e-3)
+    few = fit_temperatures(logits, labels, np.repeat(np.arange(4), 10))
+    many = fit_temperatures(logits, labels, np.arange(40))
+    confidence = [softmax(logits @ tempering(*both)).max(axis=1).mean() for both in (few, many)]
+    assert TEMPERATURES[0] < min(many) and max(many) < min(few)
+    assert confidence == pytest.approx([1 - 0.5 / 5, 1 - 0.5 / 41], abs=2e-3)
 
 
 def test_degenerate_logits() -> None:
-    assert fit_temperature(np.zeros((6, 3)), np.arange(6) % 3) == 1.0
-    assert fit_temperature(np.full((3, 3), 7.0), np.zeros(3, int)) == 1.0
-    always_wrong = fit_temperature(9.0 * np.eye(3)[[1, 2, 0] * 5], np.array([0, 1, 2] * 5))
-    assert always_wrong == pytest.approx(TEMPERATURES[1], rel=1e-3)
+    assert fit_temperatures(np.zeros((6, 3)), np.arange(6) % 3) == (1.0, 1.0)
+    assert fit_temperatures(np.full((3, 3), 7.0), np.zeros(3, int)) == (1.0, 1.0)
+    always_wrong = fit_temperatures(9.0 * np.eye(3)[[1, 2, 0] * 5], np.array([0, 1, 2] * 5))
+    assert max(always_wrong) == pytest.approx(TEMPERATURES[1], rel=1e-3)
     with pytest.raises(UsageError, match="at least one slice"):
-        fit_temperature(np.empty((0, 3)), np.empty(0, int))
+        fit_temperatures(np.empty((0, 3)), np.empty(0, int))
     with pytest.raises(UsageError, match="finite"):
-        fit_temperature(np.array([[np.inf, 0, 0]]), np.array([0]))
+        fit_temperatures(np.array([[np.inf, 0, 0]]), np.array([0]))
 
 
-def test_a_folded_temperature_gives_the_same_probabilities() -> None:
+@pytest.mark.parametrize("benign", [None, 0.6])
+def test_folded_temperatures_give_the_same_probabilities(benign: float | None) -> None:
     rng = np.random.default_rng(0)
     weight, bias = rng.normal(size=(3, 20)).astype(np.float32), rng.normal(size=3).astype(np.float32)
     features = rng.normal(size=(50, 20)).astype(np.float32)
-    folded_weight, folded_bias = fold_temperature(weight, bias, 1.7)
+    folded_weight, folded_bias = fold_calibration(weight, bias, Calibration(1.7, benign))
     assert folded_weight.dtype == np.float32 and folded_bias.shape == (3,)
-    apart = Calibration(temperature=1.7).probabilities(features @ weight.T + bias)
-    folded = Calibration(temperature=1.7, folded=True).probabilities(features @ folded_weight.T + folded_bias)
+    apart = Calibration(1.7, benign).probabilities(features @ weight.T + bias)
+    folded = Calibration(1.7, benign, folded=True).probabilities(features @ folded_weight.T + folded_bias)
     assert folded == pytest.approx(apart, abs=1e-6)
 
 
@@ -175,7 +202,12 @@ def test_json_and_back_decides_the_same(calibration: Calibration) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [{"temperature": 0}, {"temperature": "hot"}, {"abstain": {"min_confidence": 0.5}}, {"folded_into_weights": ...}],
+    [
+        {"temperature": 0},
+        {"benign_temperature": "hot"},
+        {"abstain": {"min_confidence": 0.5}},
+        {"folded_into_weights": ...},
+    ],
 )
 def test_a_damaged_block_is_one_sentence(calibration: Calibration, damage: dict) -> None:
     record = calibration.to_json() | damage

@@ -16,8 +16,9 @@ from PIL import Image
 
 from helpers import LABELS, ROOT, TINY, run, train, train_command, write_cohort
 from lungct_hf.cohort import load_cohort
+from lungct_hf.decision import tempering
 from lungct_hf.errors import UsageError
-from lungct_hf.evaluation import VIEWS, evaluate_predictions, fit_temperature, read_predictions, score
+from lungct_hf.evaluation import VIEWS, evaluate_predictions, fit_temperatures, read_predictions, score
 from lungct_hf.fit.cross_validation import check_folds
 from lungct_hf.fit.options import parse_options
 from lungct_hf.model import LungCTClassifier
@@ -125,10 +126,13 @@ def test_the_published_model_is_calibrated_on_the_folds_validation_groups(finish
     for seed, fold in RUNS:
         path = finished[0] / f"seed-{seed}/fold-{fold}/model/evaluation/predictions.parquet"
         rows += [row for row in read_predictions(path)[0].to_pylist() if row["split"] == "validation"]
-    raw = np.array([np.multiply(row["logits"], row["temperature"]) for row in rows])
+    raw = np.array(
+        [np.dot(row["logits"], tempering(1 / row["temperature"], 1 / row["benign_temperature"])) for row in rows]
+    )
     labels = np.array([LABELS.index(row["label"]) for row in rows])
-    wanted = fit_temperature(raw, labels, np.array([row["group"] for row in rows]))
-    assert record["temperature"] == pytest.approx(wanted, rel=1e-6) and record["folded_into_weights"]
+    wanted = fit_temperatures(raw, labels, np.array([row["group"] for row in rows]))
+    assert (record["temperature"], record["benign_temperature"]) == pytest.approx(wanted, rel=1e-5)
+    assert record["folded_into_weights"]
     assert record["abstain"]["distance"] is not None
     decided = LungCTClassifier.from_pretrained(finished[0] / "model").decide([Image.new("RGB", (72, 72), "red")] * 2)
     assert decided[0].distance is not None and decided[0].distance > 0
@@ -142,9 +146,9 @@ def test_the_model_is_asked_about_the_ring_alone(finished: tuple[Path, str]) -> 
 
 
 @pytest.mark.slow
-def test_leak_gap_and_refit(cohort: Path, tmp_path: Path) -> None:
+def test_leak_gap_refit_and_rotated_validation(cohort: Path, tmp_path: Path) -> None:
     folder = tmp_path / "both"
-    flags = [*TINY, "--epochs", "2", "--folds", "3", "--leak-gap", "--refit"]
+    flags = [*TINY, "--epochs", "2", "--folds", "3", "--leak-gap", "--refit", "--rotate-validation"]
     done = train("--data", cohort, "--output-dir", folder, *flags)
     assert done.returncode == 0, done.stdout + done.stderr
     metrics = read_json(folder / "evaluation" / "metrics.json")
@@ -155,9 +159,17 @@ def test_leak_gap_and_refit(cohort: Path, tmp_path: Path) -> None:
     for place in ("seed-0", "image/seed-0"):
         record = read_json(folder / place / "fold-0" / "model" / "lungct.json")["provenance"]["training"]
         assert "trained anew" in record["chosen_by"] and record["epochs"] == record["best_epoch"]
-        assert list((folder / place / "fold-0" / "refit" / "checkpoints").glob("step-*.pt"))
+        for part in ("turn-1", "refit"):
+            assert list((folder / place / "fold-0" / part / "checkpoints").glob("step-*.pt"))
+        # every slice outside the test fold was answered once by a network that had not seen it, and calibrates
+        table, _, _ = read_predictions(folder / place / "fold-0" / "model" / "evaluation" / "predictions.parquet")
+        assert len(set(table["id"].to_pylist())) == len(table) == 36
+        fitted = read_json(folder / place / "fold-0" / "model" / "lungct.json")["calibration"]["fitted_on"]
+        assert fitted["slices"] == table["split"].to_pylist().count("validation") == 24
     done = train("--resume", folder)
     assert done.returncode == 0 and "is finished" in done.stdout
+    with pytest.raises(UsageError, match="--rotate-validation needs --refit"):
+        parse_options(["--rotate-validation"], RECIPES, "")
     with pytest.raises(UsageError, match="--leak-gap belongs"):
         parse_options(["--leak-gap"], RECIPES, "")
     with pytest.raises(UsageError, match="--split linked"):

@@ -2,17 +2,20 @@
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute
 import pytest
 
 from helpers import write_cohort
 from lungct_hf.cohort import Cohort, Split, load_cohort, make_split
 from lungct_hf.contract import Contract
 from lungct_hf.decision import Calibration
-from lungct_hf.evaluation import VIEWS
-from lungct_hf.fit.evidence import Answers, calibrate, fold_into, write_evidence
+from lungct_hf.evaluation import VIEWS, read_predictions, uncalibrated_logits
+from lungct_hf.fit.evidence import HeldOut, calibrate, fold_into, write_evidence
 from lungct_hf.fit.model_repo import write_model_repo
 from lungct_hf.model import LungCTClassifier, build_network
 from lungct_hf.slices.preprocess import Preprocessing
@@ -26,27 +29,44 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cohort, Split]:
     return cohort, make_split(cohort, folds=3)
 
 
+@dataclass
+class Answers:
+    """Logits and features of each side of a split."""
+
+    train: tuple[np.ndarray, np.ndarray]
+    validation: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray]
+
+    def calibration(self, split: Split) -> tuple[HeldOut, Calibration]:
+        training = self.train[1], split.labels[split.indices("train")]
+        found = HeldOut.of(split.indices("validation"), *self.validation, training)
+        return found, calibrate(split, found, training)
+
+
 def answers(split: Split, *, sure: float = 0.0, spread: float = 1.0, constant: bool = False) -> Answers:
-    """Noise plus `sure` for the true class; features that scatter by `spread`."""
+    """Noise plus `sure` for the true class; features that scatter by `spread` (0: they are all equal)."""
     rng, made = np.random.default_rng(0), {}
     for name in ("train", "validation", "test"):
         labels = split.labels[split.indices(name)]
         logits = (0.0 if constant else 1.0) * rng.normal(size=(len(labels), 3)) + sure * np.eye(3)[labels]
-        features = spread * (rng.normal(size=(len(labels), 1280)) + labels[:, None])
+        features = 1 + spread * (rng.normal(size=(len(labels), 1280)) + labels[:, None])
         made[name] = (logits.astype(np.float32), features.astype(np.float32))
-    made["ring"] = made["test"]
-    return made
+    return Answers(**made)
 
 
 @pytest.mark.parametrize("case", ["noise", "no errors", "all the same", "equal features", "one class named"])
 def test_every_end_of_a_run_gives_a_model_that_loads(data: tuple[Cohort, Split], tmp_path: Path, case: str) -> None:
     cohort, split = data
-    found = answers(split, sure=9.0 if case == "no errors" else 0.0, constant=case == "all the same")
-    if case == "equal features":
-        found = {name: (logits, np.ones_like(features)) for name, (logits, features) in found.items()}
+    said = answers(
+        split,
+        sure=9.0 if case == "no errors" else 0.0,
+        spread=0.0 if case == "equal features" else 1.0,
+        constant=case == "all the same",
+    )
     if case == "one class named":
-        found = {name: (logits + np.float32([0, 50, 0]), features) for name, (logits, features) in found.items()}
-    calibration = calibrate(cohort, split, found)
+        for logits, _ in (said.validation, said.test):
+            logits += np.float32([0, 50, 0])
+    found, calibration = said.calibration(split)
     assert calibration.temperature > 0 and calibration.folded and calibration.abstain is not None
     assert (calibration.abstain.distance is None) == (case == "equal features")
     assert ("all equal" in (calibration.not_fitted or "")) == (case == "equal features")
@@ -56,7 +76,9 @@ def test_every_end_of_a_run_gives_a_model_that_loads(data: tuple[Cohort, Split],
         Contract(ARCHITECTURE, Preprocessing(size=64)),
         cohort=cohort,
         split=split,
-        answers=found,
+        found=found,
+        test=said.test,
+        ring=said.test[0],
         calibration=calibration,
     )
     assert json.loads((tmp_path / "model" / "evaluation" / "metrics.json").read_text()) == json.loads(
@@ -70,10 +92,10 @@ def test_every_end_of_a_run_gives_a_model_that_loads(data: tuple[Cohort, Split],
 
 
 def test_a_calibration_that_cannot_be_fitted_leaves_the_weights_alone(data: tuple[Cohort, Split]) -> None:
-    cohort, split = data
-    found = answers(split)
-    found["validation"][0][0, 0] = np.nan
-    calibration = calibrate(cohort, split, found)
+    split = data[1]
+    said = answers(split)
+    said.validation[0][0, 0] = np.nan
+    calibration = said.calibration(split)[1]
     assert calibration.temperature == 1 and calibration.abstain is None and "finite logits" in calibration.not_fitted
     network = build_network(ARCHITECTURE)
     before = network.classifier.weight.detach().clone()
@@ -84,10 +106,36 @@ def test_a_calibration_that_cannot_be_fitted_leaves_the_weights_alone(data: tupl
 
 def test_the_test_fold_decides_nothing(data: tuple[Cohort, Split], tmp_path: Path) -> None:
     cohort, split = data
-    found = answers(split)
-    first = calibrate(cohort, split, found)
-    other = {**found, "test": (-found["test"][0], found["test"][1] + 3)}
-    assert calibrate(cohort, split, other).to_json() == first.to_json()
-    metrics = write_evidence(tmp_path, cohort, split, found, first)
+    said = answers(split)
+    found, first = said.calibration(split)
+    said.test = -said.test[0], said.test[1] + 3
+    assert said.calibration(split)[1].to_json() == first.to_json()
+    ring = said.test[0]
+    metrics = write_evidence(tmp_path, cohort, split, found=found, test=said.test, ring=ring, calibration=first)
     assert set(metrics["baselines"]) == {*VIEWS, "model_ring"}
     assert metrics["split"]["hash"] == split.hash and metrics["test"]["uncalibrated"]["ece"] is not None
+    # before calibration the stored logits are what the network said
+    table, _, _ = read_predictions(tmp_path / "predictions.parquet")
+    tested = table.filter(pa.compute.equal(table["split"], "test"))
+    order = np.argsort(split.ids[split.indices("test")])
+    assert uncalibrated_logits(tested) == pytest.approx(said.test[0][order], abs=1e-4)
+
+
+def test_several_networks_each_measure_their_own_slices(data: tuple[Cohort, Split]) -> None:
+    split = data[1]
+    turns = split.rotated()
+    assert len(turns) == 2 and turns[0] is split and all((turn.split == "test").sum() == 8 for turn in turns)
+    sides = [set(turn.indices("validation").tolist()) for turn in turns]
+    assert not sides[0] & sides[1] and sides[0] | sides[1] == set(np.flatnonzero(split.split != "test").tolist())
+    assert all(len(set(turn.fold_of[turn.indices("validation")])) == 1 for turn in turns)
+    parts = []
+    for scale, turn in zip((1.0, 50.0), turns, strict=True):  # features of the second network are fifty times as large
+        said = answers(turn)
+        rows, training = turn.indices("validation"), (scale * said.train[1], turn.labels[turn.indices("train")])
+        parts.append(HeldOut.of(rows, said.validation[0], scale * said.validation[1], training))
+    found = HeldOut.joined(parts)
+    assert found.rows.tolist() == np.flatnonzero(split.split != "test").tolist() and found.distances is not None
+    assert found.distances.max() < 5  # each in units of its own network
+    final = answers(split)
+    calibration = calibrate(split, found, (final.train[1], split.labels[split.indices("train")]))
+    assert calibration.fitted_on["slices"] == len(found.rows) and calibration.abstain.max_distance < 5

@@ -13,7 +13,7 @@ import yaml
 
 from helpers import TINY, run, train, train_command, write_cohort
 from lungct_hf import LungCTClassifier
-from lungct_hf.evaluation import evaluate_predictions, fit_temperature, read_predictions, score
+from lungct_hf.evaluation import evaluate_predictions, fit_temperatures, read_predictions, score, uncalibrated_logits
 from lungct_hf.evaluation.metrics import softmax
 
 
@@ -122,9 +122,10 @@ def test_the_calibration_is_in_the_weights_and_decides_as_stored(finished: tuple
     groups = np.array(table["group"].to_pylist())
     assert calibration.fitted_on == {"slices": held_out.sum(), "groups": len(set(groups[held_out]))}
     # refitted from the stored validation rows alone
-    before = logits * np.array(table["temperature"].to_pylist())[:, None]
-    refitted = fit_temperature(before[held_out], labels[held_out], groups[held_out])
-    assert refitted == pytest.approx(calibration.temperature, rel=1e-3)
+    before = uncalibrated_logits(table)
+    assert before is not None
+    refitted = fit_temperatures(before[held_out], labels[held_out], groups[held_out])
+    assert refitted == pytest.approx((calibration.temperature, calibration.benign_temperature), rel=1e-3)
     decisions = classifier.decide([cohort / name for name in table["id"].to_pylist()])
     for decision, reason in zip(decisions, table["abstained"].to_pylist(), strict=True):
         # a slice that set a threshold lies on it, where another batch size may fall to the other side
