@@ -275,7 +275,9 @@ def why_not(rule: AbstainRule | None, confidence: np.ndarray, distance: np.ndarr
     reasons: list[str | None] = [None] * len(confidence)
     if rule is None:
         return reasons
-    far = np.zeros(len(confidence), bool) if distance is None else ~(distance <= (rule.max_distance or 0.0))
+    far = np.zeros(len(confidence), bool)
+    if distance is not None and rule.max_distance is not None:
+        far = ~(distance <= rule.max_distance)
     for i in np.flatnonzero(~(confidence >= rule.min_confidence)):
         reasons[i] = LOW_CONFIDENCE
     for i in np.flatnonzero(far):

@@ -139,7 +139,7 @@ def train_once(options: Options, stop: StopRequest, shared: Slices | None = None
 
 
 def refit(options: Options, stop: StopRequest, slices: Slices, split: Split, *, epochs: int) -> Learned | None:
-    """The same training anew on the training and the validation fold, to the epoch that the validation fold chose."""
+    """The same training anew on the training and the validation fold, to the epoch that validation chose."""
     PartialState().print(f"Once more on the training and validation folds together: {epochs} epochs.")
     both = replace(split, split=np.where(split.split == "validation", "train", split.split))
     # The statistics of the first network serve again, and so does what its frozen stages gave.
