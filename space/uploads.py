@@ -23,7 +23,7 @@ def slice_file(**options: Any) -> gr.File:
 
     async def only_uploads(url_or_file_path: Any) -> str | None:
         if isinstance(url_or_file_path, str) and "://" in url_or_file_path:
-            raise told("Addresses are not fetched. Fix: upload the file itself.")
+            raise told("Addresses are not fetched. Fix: upload the file itself, or give it as a data: address (MCP).")
         return await store(url_or_file_path)
 
     component.async_move_resource_to_block_cache = only_uploads

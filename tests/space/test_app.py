@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import asyncio
+import base64
 import json
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +14,9 @@ import httpx
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from mcp import ClientSession
+from mcp.client.streamable_http import streamablehttp_client
+from mcp.types import CallToolResult
 
 from helpers import ROOT
 from lungct_hf import LungCT, __version__
@@ -97,12 +103,28 @@ def test_no_torch_is_in_the_server(server: Server) -> None:
 
 
 def test_the_endpoints_are_mcp_tools_with_docstrings(server: Server) -> None:
-    pytest.importorskip("mcp", reason="mcp is not installed: pip install 'gradio[mcp]'")
     tools = {tool["name"]: tool for tool in httpx.get(f"{server.url}gradio_api/mcp/schema", timeout=60).json()}
     assert set(tools) == {"predict", "predict_study", "model_info"}
     for name, tool in tools.items():
         assert "Research only" in tool["description"] or name == "model_info"
         assert all(one.get("description") for one in tool["inputSchema"]["properties"].values()), name
+
+
+def test_an_assistant_gets_the_same_answer(server: Server, run_dir: Path, slices: dict[str, Path]) -> None:
+    """A client of the Model Context Protocol; files come as data: addresses, and no other address is fetched."""
+    file = slices["grey.png"]
+    inline = f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}"
+
+    async def ask() -> list[CallToolResult]:
+        async with streamablehttp_client(f"{server.url}gradio_api/mcp/") as (reading, writing, _):
+            async with ClientSession(reading, writing) as session:
+                await session.initialize()
+                return [await session.call_tool("predict", {"slice_file": one}) for one in (inline, server.url)]
+
+    answered, refused = asyncio.run(ask())
+    answer = ast.literal_eval(answered.content[0].text)
+    assert same(answer, expected(run_dir / "model", file) | {"file": answer["file"]})
+    assert refused.isError and "Addresses are not fetched" in refused.content[0].text
 
 
 def test_curl_is_enough(server: Server, run_dir: Path, slices: dict[str, Path]) -> None:
