@@ -20,6 +20,7 @@ from lungct_hf.serving.keeper import Keeper
 from lungct_hf.serving.limits import MAX_UPLOAD, RateLimit
 from sessions import use_light_sessions
 from theme import STYLE, theme
+from uploads import forget_inline_files
 
 
 def has_mcp() -> bool:
@@ -36,6 +37,7 @@ def serve(page: gr.Blocks, keeper: Keeper, *, calls_a_minute: int) -> None:
     def health(_: Request) -> JSONResponse:
         return JSONResponse(keeper.health(), status_code=200 if keeper.status == "ready" else 503)
 
+    forget_inline_files(page)
     guard = Middleware(Guard, rate=RateLimit(calls_a_minute), behind_proxy="SPACE_ID" in os.environ)
     warnings.filterwarnings("ignore", module="gradio")
     try:

@@ -5,9 +5,11 @@ The component is changed where it stands and not by a subclass: of those Gradio 
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import gradio as gr
+from gradio import processing_utils
 
 from lungct_hf.errors import LungCTError
 
@@ -29,6 +31,19 @@ def slice_file(**options: Any) -> gr.File:
     component.async_move_resource_to_block_cache = only_uploads
     component._process_single_file = lambda file: str(file.path)
     return component
+
+
+def forget_inline_files(page: gr.Blocks) -> None:
+    """Let what comes inside an MCP call be deleted with the uploads: Gradio writes it down and keeps no note of it."""
+    save = processing_utils.save_base64_to_cache
+
+    def noted(*arguments: Any, **options: Any) -> str:
+        path = save(*arguments, **options)
+        os.utime(path)  # one that was there already must outlive this call
+        page.upload_file_set.add(path)
+        return path
+
+    processing_utils.save_base64_to_cache = noted
 
 
 def told(problem: LungCTError | str) -> gr.Error:

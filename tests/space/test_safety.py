@@ -154,8 +154,8 @@ def test_malformed_calls_get_an_error_and_no_traceback(server: Server) -> None:
     assert server.health()[0] == 200
 
 
-def test_uploads_are_deleted(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The page asks Gradio to; that Gradio does so is its own business."""
+def test_uploads_are_deleted(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page asks Gradio to, after ten minutes."""
     import sys
 
     from helpers import ROOT
@@ -164,8 +164,23 @@ def test_uploads_are_deleted(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.syspath_prepend(str(ROOT / "space"))
     from page import build_page
 
-    every, age = build_page(Keeper(str(run_dir / "model"))).delete_cache
+    page = build_page(Keeper(str(run_dir / "model")))
+    every, age = page.delete_cache
     assert every <= 60 and age <= 600
+
+    # what comes inside an MCP call, which Gradio would forget to delete
+    from gradio import processing_utils, route_utils
+
+    from uploads import forget_inline_files
+
+    monkeypatch.setattr(processing_utils, "save_base64_to_cache", processing_utils.save_base64_to_cache)
+    forget_inline_files(page)
+    inline = Path(processing_utils.save_base64_to_cache("data:image/png;base64,aGVsbG8=", str(tmp_path)))
+    assert inline.read_bytes() == b"hello"
+    route_utils.delete_files_created_by_app(page, age=60)
+    assert inline.exists()
+    route_utils.delete_files_created_by_app(page, age=0)
+    assert not inline.exists()
     for name in ("page", "api", "wording", "uploads", "slice_tab", "study_tab", "model_tab"):
         sys.modules.pop(name, None)
 
