@@ -94,7 +94,8 @@ def comparison(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
 
 def minutes(run: Path) -> str:
     """Training of all folds and of the published model."""
-    seconds = sum(read(path)["provenance"]["training"]["seconds"] for path in run.rglob("model/lungct.json"))
+    records = [read(path)["provenance"]["training"] for path in run.rglob("model/lungct.json")]
+    seconds = sum(record["seconds"] + record.get("seconds_before", 0) for record in records)
     return f"{seconds / 60:.0f}"
 
 

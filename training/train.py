@@ -102,23 +102,24 @@ def train_once(options: Options, stop: StopRequest, shared: Slices | None = None
     split = cv.split_of(options, cohort)
     describe_data(state.print, cohort, split)
 
-    turns, parts, epochs = (split.rotated() if options.recipe.rotate_validation else [split]), [], []
+    turns, parts, trained = (split.rotated() if options.recipe.rotate_validation else [split]), [], []
     for number, turn in enumerate(turns):
-        part = options
         if number:
             state.print(f"Again with another validation fold ({number + 1} of {len(turns)}), for the calibration.")
-            part = replace(options, run=options.run / f"turn-{number}")
+        part = replace(options, run=options.run / f"turn-{number}") if number else options
         learned = learn(part, stop, slices, turn, norm_rows=split.indices("train"))
         if learned is None:
             return stop.exit_code
         found, features = held_out(learned.network, slices, turn, learned.accelerator)
         parts.append(found)
-        epochs.append(learned.record["training"]["best_epoch"])
+        trained.append(learned.record["training"])
     known = split.indices("train")
     if options.recipe.refit:
-        learned = refit(options, stop, slices, split, epochs=statistics.median_high(epochs))
+        epochs = statistics.median_high(record["best_epoch"] for record in trained)
+        learned = refit(options, stop, slices, split, epochs=epochs)
         if learned is None:
             return stop.exit_code
+        learned.record["training"]["seconds_before"] = round(sum(record["seconds"] for record in trained), 1)
         known = np.concatenate([known, split.indices("validation")])
         features = answer(learned.network, slices, known, learned.accelerator)[1]
 
@@ -129,8 +130,7 @@ def train_once(options: Options, stop: StopRequest, shared: Slices | None = None
         provenance = {**describe_run(options, cohort), "split": split_record(split), **learned.record}
         contract = Contract(options.recipe.architecture, slices.preprocessing, provenance=provenance)
         evidence = {"cohort": cohort, "split": split, "calibration": calibration, **answers}
-        model = options.run / "model"
-        metrics = write_model_repo(model, learned.network.cpu(), contract, **evidence)
+        metrics = write_model_repo(model := options.run / "model", learned.network.cpu(), contract, **evidence)
         if shared:
             cv.print_fold(metrics)
         else:
