@@ -132,7 +132,7 @@ def _share(mask: np.ndarray) -> float:
 
 
 def _core(mask: np.ndarray) -> np.ndarray:
-    """The pixels in the middle of 5 x 5 that are all set; the two outermost on every side, which have none, are cut."""
+    """The pixels in the middle of 5 x 5 that are all set; the two outermost on every side are cut off."""
     across = mask[:, :-4] & mask[:, 1:-3] & mask[:, 2:-2] & mask[:, 3:-1] & mask[:, 4:]
     return across[:-4] & across[1:-3] & across[2:-2] & across[3:-1] & across[4:]
 

@@ -17,8 +17,7 @@ _TWO_LEVELS = 0.75  # fraction of a block's pixels at either level
 
 
 def text_blocks(picture: Image.Image) -> tuple[int, float]:
-    """How many blocks of a picture (grey or RGB) look like text, and which fraction of pixels equals its right
-    neighbour."""
+    """How many blocks of a picture, L or RGB, look like text; which fraction of pixels equals its right neighbour."""
     small = reduced(picture, _SIDE)
     grey = np.asarray(small if small.mode == "L" else small.getchannel(1))
     down, across = grey.shape[0] // _ROWS, (grey.shape[1] - 1) // _COLUMNS
