@@ -87,12 +87,12 @@ def build_slice_tab(service: Service, version: gr.State) -> None:
         }
         if not isinstance(found, Frame):
             return reset | {viewer: _NO_PICTURE, shown: None}
-        size = found.image.size
+        size = found.pixels.size
         heat = data_uri(heat_layer(one.cam, *size)) if one.cam is not None else ""
         now = Shown(source, heat, _most_probable(one), size)
         has_hu = found.report.facts.get("kind") in ("dicom", "nifti", "array")
         return reset | {
-            viewer: _viewer(data_uri(found.image), now, own),
+            viewer: _viewer(data_uri(found.pixels), now, own),
             shown: now,
             window: gr.Group(visible=has_hu),
         }

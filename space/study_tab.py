@@ -98,11 +98,11 @@ def _slice_html(found: Frame | Unreadable, one: Prediction) -> str:
     """The picture of an opened slice and what is said about it. Small copies: the page holds hundreds."""
     if not isinstance(found, Frame):
         return prediction_html(one)
-    picture = f'<img src="{data_uri(found.image, _LARGE, "JPEG")}" alt="The slice">'
+    picture = f'<img src="{data_uri(found.pixels, _LARGE, "JPEG")}" alt="The slice">'
     if one.cam is not None:
-        layer = heat_layer(one.cam, *found.image.size)
+        layer = heat_layer(one.cam, *found.pixels.size)
         picture += f'<img class="lc-heat" src="{data_uri(layer, 40)}" alt="Heat map over it">'
-    thumb = data_uri(found.image, _THUMB, "JPEG")
+    thumb = data_uri(found.pixels, _THUMB, "JPEG")
     return f'<!--{thumb}--><figure class="lc-viewer">{picture}</figure><div>{prediction_html(one)}</div>'
 
 

@@ -137,7 +137,7 @@ def read_for(connection: Connection, slots: Any, free: Any, settings: Settings) 
                 asked = settings.force or not found.report.codes
                 if asked:
                     _wait_for(free)
-                    ring[slot] = np.asarray(settings.preprocessing.letterbox(found.image))
+                    ring[slot] = np.asarray(settings.preprocessing.letterbox(found.pixels))
                     slot = (slot + 1) % len(ring)
                 described = ReadSlice(found.file, found.frame, found.report, found.series, found.position, asked=asked)
                 connection.send((number, described))

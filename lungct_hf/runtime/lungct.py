@@ -149,7 +149,7 @@ class LungCT:
     ) -> list[Prediction]:
         """One Prediction for each of what `open_slices` gives, all shown to the network at once."""
         asked = [one for one in found if isinstance(one, Frame) and (force or not one.report.codes)]
-        squares = self.contract.preprocessing.squares([frame.image for frame in asked])
+        squares = self.contract.preprocessing.squares([frame.pixels for frame in asked])
         answers = {id(frame): row for frame, row in zip(asked, self.answer(asked, squares, cam=cam), strict=True)}
         return [answers.get(id(one)) or self.without_answer(one) for one in found]
 

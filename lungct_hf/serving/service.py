@@ -75,7 +75,7 @@ class Service:
         found = next(iter(_open(source, window)), None)
         if not isinstance(found, Frame):
             raise LungCTError("The slice is no longer here: uploads are deleted after minutes. Fix: choose it again.")
-        return found.image
+        return found.pixels
 
     def study(
         self,

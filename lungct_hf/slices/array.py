@@ -41,5 +41,5 @@ def array_frames(array: np.ndarray, window: Window, file: str) -> Iterator[Frame
             hu = np.nan_to_num(plane.astype(np.float32), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
             yield hu_frame(hu, facts, file, number, window)
         else:
-            picture = Image.fromarray(np.ascontiguousarray(plane)).convert("RGB")
+            picture = Image.fromarray(np.ascontiguousarray(plane)).convert("L" if plane.ndim == 2 else "RGB")
             yield picture_frame(picture, facts, file, number)

@@ -10,6 +10,7 @@ from PIL import Image
 from .checks import check_picture
 from .dicom_header import Header
 from .frame import Frame
+from .grey import one_channel
 from .report import InputReport, ordered
 from .window import Window
 
@@ -17,7 +18,8 @@ from .window import Window
 def picture_frame(
     picture: Image.Image, facts: dict[str, Any], file: str, frame: int, *, header: Header | None = None, **place: Any
 ) -> Frame:
-    """A frame of an RGB picture that is taken to be in the model's window; `place` is its `series` and `position`."""
+    """A frame of a picture, L or RGB, taken to be in the model's window; `place` is its `series` and `position`."""
+    picture = one_channel(picture)
     header = header or Header()
     is_ct = header.facts.get("modality") == "CT"
     found = check_picture(picture, is_hu=header.is_hu, is_ct=is_ct and header.is_hu)
@@ -32,4 +34,4 @@ def picture_frame(
 
 def hu_frame(hu: np.ndarray, facts: dict[str, Any], file: str, frame: int, window: Window, **place: Any) -> Frame:
     """A frame of HU, shape (height, width)."""
-    return picture_frame(Image.fromarray(window.apply(hu)).convert("RGB"), facts, file, frame, **place)
+    return picture_frame(Image.fromarray(window.apply(hu)), facts, file, frame, **place)

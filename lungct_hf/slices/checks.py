@@ -50,7 +50,7 @@ class Findings:
 
 
 def check_picture(picture: Image.Image, *, is_hu: bool = False, is_ct: bool = False) -> Findings:
-    """Check an RGB picture in the model's window.
+    """Check a picture, L or RGB, in the model's window; three equal channels are measured as one is.
 
     `is_hu`: the picture was windowed from HU, so neither colour, text, window nor polarity can be wrong. `is_ct`: a
     header says that it is CT, so only what is in view is in question.
@@ -95,7 +95,7 @@ def check_picture(picture: Image.Image, *, is_hu: bool = False, is_ct: bool = Fa
 
 def _is_drawn_or_coloured(picture: Image.Image, small: Image.Image, found: Findings) -> bool:
     blocks, flat = text_blocks(picture)
-    if colour_fraction(small) >= _COLOUR:
+    if small.mode == "RGB" and colour_fraction(small) >= _COLOUR:
         is_drawn = blocks >= _TEXT_BLOCKS or flat >= _FLAT_GRAPHIC
         found.codes.add("burned-in-text" if is_drawn else "colour-photograph")
         return True

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from .grey import three_channels
 from .report import InputReport
 
 
@@ -14,16 +15,22 @@ class Frame:
     """One slice, ready for the model's preprocessing.
 
     `file` is what its row is called (a path, `archive.zip/inner/name.dcm`, `<bytes>`, ...), `frame` its 0-based number
-    in that file. `image` is 8-bit RGB in the model's window. `series` groups the slices of one scan under a key that
-    cannot be traced to a patient; `position` is mm along the slice normal, upwards, or the order in the file.
+    in that file. `pixels` is the slice in the model's window: 8-bit L where it is grey, else RGB. `series` groups the
+    slices of one scan under a key that cannot be traced to a patient; `position` is mm along the slice normal,
+    upwards, or the order in the file.
     """
 
     file: str
     frame: int
-    image: Image.Image
+    pixels: Image.Image
     report: InputReport
     series: str | None = None
     position: float | None = None
+
+    @property
+    def image(self) -> Image.Image:
+        """The slice as 8-bit RGB."""
+        return three_channels(self.pixels)
 
 
 @dataclass(frozen=True)

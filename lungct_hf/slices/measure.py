@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ SIDE = 128  # the longer side is reduced to at most this: 1 pixel is about 3 mm 
 _COLOURED = 24  # of 255 between the channels: JPEG leaves up to about 10 in grey pictures
 _NEAR_AIR = 15  # grey levels above air that still are air: 88 HU, noise included
 _TIGHT = 30  # grey levels around the median of tissue: 176 HU, from fat to muscle
+_LEVELS = np.arange(256)
 
 
 @dataclass(frozen=True)
@@ -67,113 +69,151 @@ def small_grey(small: Image.Image) -> np.ndarray:
 
 
 def layout(grey: np.ndarray, threshold: int | None = None) -> Layout:
-    """Measure a grey picture of at most 254 pixels a side; `threshold` is the brightest dark level (Otsu's)."""
-    dark = grey <= (otsu(grey) if threshold is None else threshold)
-    border = np.zeros_like(dark)
-    border[0] = border[-1] = border[:, 0] = border[:, -1] = True
-    outside = flood(_seeds(grey, dark & border, float(dark[border].mean())), dark)
-    body = ~outside
-    enclosed, tissue = dark & body, grey[body & ~dark]
-    area = max(int(body.sum()), 1)
-    core = _eroded(_eroded(enclosed).T).T
+    """Measure a grey picture; `threshold` is the brightest dark level (Otsu's)."""
+    counts = _counts(grey)
+    cut = _otsu(counts) if threshold is None else threshold
+    dark = grey <= cut
+    inner = dark[1:-1, 1:-1]
+    dark_border = (_count(dark) - _count(inner)) / (dark.size - inner.size)
+    outside = flood(_seeds(grey, dark, dark_border), dark)
+    # Of each part only the counts of its grey levels are needed, and the parts add up to the picture.
+    tissue, out = np.where(_LEVELS > cut, counts, 0), _counts(grey[outside])
+    enclosed = counts - tissue - out
+    in_tissue, in_lung = int(tissue.sum()), int(enclosed.sum())
+    area = max(in_tissue + in_lung, 1)
+    core = _core(dark & ~outside)
     rows, columns = np.flatnonzero(core.any(1)), np.flatnonzero(core.any(0))
-    air = _quantile(grey[outside], 0.2)
-    middle = _quantile(tissue, 0.5)
+    in_core = max(_count(core), 1)
+    middle, lung, air = _quantile(tissue, 0.5), _quantile(enclosed, 0.5), _quantile(out, 0.2)
+    is_mostly_enclosed = in_lung > 0.03 * (in_tissue + in_lung)
+    low = lung if is_mostly_enclosed else _quantile(counts - tissue, 0.5)
+    tight = slice(max(int(middle) - _TIGHT, 0), int(middle) + _TIGHT + 1)
     return Layout(
-        spread=_quantile(grey, 0.99) - _quantile(grey, 0.01),
+        spread=_quantile(counts, 0.99) - _quantile(counts, 0.01),
         tissue=middle,
-        tightness=float(np.mean(np.abs(tissue.astype(np.int16) - int(middle)) <= _TIGHT)) if tissue.size else 0.0,
-        bone=float(np.mean(tissue >= 250)) if tissue.size else 0.0,
+        tightness=int(tissue[tight].sum()) / in_tissue if in_tissue else 0.0,
+        bone=int(tissue[250:].sum()) / max(in_tissue, 1),
         air=air,
-        lung=_quantile(grey[enclosed], 0.5),
-        lung_fraction=int(enclosed.sum()) / area,
-        lung_black=float(np.mean(grey[enclosed] <= 20)) if enclosed.any() else 0.0,
-        core_fraction=int(core.sum()) / area,
-        core_black=float(np.mean(grey[core] <= 2)) if rows.size else 0.0,
-        core_aspect=float(np.ptp(columns) + 1) / float(np.ptp(rows) + 1) if rows.size else 0.0,
-        haze=_haze(grey, dark, body),
-        ends=float(min(np.mean(~dark[0]), np.mean(~dark[-1]))),
-        sides=float(max(np.mean(~dark[:, 0]), np.mean(~dark[:, -1]))),
-        dark_border=float(dark[border].mean()),
-        veil=int((outside & (grey > max(air, 40.0) + _NEAR_AIR)).sum()) / area,
+        lung=lung,
+        lung_fraction=in_lung / area,
+        lung_black=int(enclosed[:21].sum()) / max(in_lung, 1),
+        core_fraction=_count(core) / area,
+        core_black=_count(core & (grey[2:-2, 2:-2] <= 2)) / in_core,
+        core_aspect=_span(columns) / _span(rows) if rows.size else 0.0,
+        haze=_hazy(grey, outside, low, middle) / area if low >= 0 and middle >= 0 else 1.0,
+        ends=min(_share(~dark[0]), _share(~dark[-1])),
+        sides=max(_share(~dark[:, 0]), _share(~dark[:, -1])),
+        dark_border=dark_border,
+        veil=int(out[int(max(air, 40.0)) + _NEAR_AIR + 1 :].sum()) / area,
     )
 
 
-def _quantile(values: np.ndarray, share: float) -> float:
-    """A quantile of grey levels by counting, several times as fast as by sorting; -1 of nothing."""
-    if not values.size:
-        return -1.0
-    counts = np.bincount(values.ravel(), minlength=256).cumsum()
-    return float(np.searchsorted(counts, share * counts[-1]))
+def _counts(grey: np.ndarray) -> np.ndarray:
+    """How often each of the 256 grey levels occurs."""
+    return np.bincount(grey.ravel(), minlength=256)
 
 
-def _eroded(mask: np.ndarray) -> np.ndarray:
-    """The pixels whose two neighbours on either side along the last axis are set as well; none at the border."""
-    inner = np.zeros_like(mask)
-    inner[:, 2:-2] = mask[:, :-4] & mask[:, 1:-3] & mask[:, 2:-2] & mask[:, 3:-1] & mask[:, 4:]
-    return inner
+def _quantile(counts: np.ndarray, share: float) -> float:
+    """A quantile of counted grey levels, several times as fast as by sorting; -1 of nothing."""
+    below = counts.cumsum()
+    return float(np.searchsorted(below, share * below[-1])) if below[-1] else -1.0
 
 
-def _seeds(grey: np.ndarray, candidates: np.ndarray, dark_border: float) -> np.ndarray:
-    """The border pixels from which outside is flooded.
+def _span(places: np.ndarray) -> int:
+    return int(places[-1] - places[0]) + 1
+
+
+def _count(mask: np.ndarray) -> int:
+    return int(np.count_nonzero(mask))
+
+
+def _share(mask: np.ndarray) -> float:
+    return _count(mask) / mask.size
+
+
+def _core(mask: np.ndarray) -> np.ndarray:
+    """The pixels in the middle of 5 x 5 that are all set; the two outermost on every side are cut off."""
+    across = mask[:, :-4] & mask[:, 1:-3] & mask[:, 2:-2] & mask[:, 3:-1] & mask[:, 4:]
+    return across[:-4] & across[1:-3] & across[2:-2] & across[3:-1] & across[4:]
+
+
+def _seeds(grey: np.ndarray, dark: np.ndarray, dark_border: float) -> np.ndarray:
+    """The dark pixels at the border from which outside is flooded.
 
     Where most of the border is dark, that is the air around a body, however bright noise or a window made it. Where
     little is, the picture is a close crop whose border cuts through lung, which is brighter than air.
     """
-    if not candidates.any():
-        return candidates
-    air = _quantile(grey[candidates], 0.1) if dark_border >= 0.5 else 40.0
-    return candidates & (grey <= air + _NEAR_AIR) if dark_border < 0.9 else candidates
+    seeds = dark.copy()
+    seeds[1:-1, 1:-1] = False
+    if dark_border >= 0.9 or not seeds.any():
+        return seeds
+    air = _quantile(_counts(grey[seeds]), 0.1) if dark_border >= 0.5 else 40.0
+    return seeds & (grey <= air + _NEAR_AIR)
 
 
-def _haze(grey: np.ndarray, dark: np.ndarray, body: np.ndarray) -> float:
-    enclosed = dark & body
-    inner = enclosed if enclosed.sum() > 0.03 * body.sum() else dark
-    if not inner.any() or not (~dark).any():
-        return 1.0
-    low, high = _quantile(grey[inner], 0.5), _quantile(grey[~dark], 0.5)
+def _hazy(grey: np.ndarray, outside: np.ndarray, low: float, high: float) -> int:
+    """How many pixels of the body are halfway between `low` and `high` without being at an edge."""
     step = high - low
-    wide = grey.astype(np.int16)
-    slope = np.abs(wide[1:-1, 2:] - wide[1:-1, :-2]) + np.abs(wide[2:, 1:-1] - wide[:-2, 1:-1])
+    across, down = _apart(grey[1:-1, 2:], grey[1:-1, :-2]), _apart(grey[2:, 1:-1], grey[:-2, 1:-1])
     inside = grey[1:-1, 1:-1]
-    between = (inside > low + 0.3 * step) & (inside < low + 0.7 * step) & (slope < 0.3 * step)
-    return float((between & body[1:-1, 1:-1]).sum() / max(int(body.sum()), 1))
+    # Compared with whole numbers, bytes need not become floats.
+    between = (inside > math.floor(low + 0.3 * step)) & (inside < math.ceil(low + 0.7 * step))
+    between &= np.add(across, down, dtype=np.uint16) < math.ceil(0.3 * step)
+    return _count(between & ~outside[1:-1, 1:-1])
+
+
+def _apart(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return np.maximum(one, other) - np.minimum(one, other)
 
 
 def otsu(grey: np.ndarray) -> int:
     """The grey level that best splits a picture in two (Otsu 1979): the greatest variance between the classes."""
-    counts = np.bincount(grey.ravel(), minlength=256).astype(np.float64)
-    below, mass = np.cumsum(counts), np.cumsum(counts * np.arange(256))
+    return _otsu(_counts(grey))
+
+
+def _otsu(counts: np.ndarray) -> int:
+    below, mass = np.cumsum(counts.astype(np.float64)), np.cumsum(counts * _LEVELS.astype(np.float64))
     weight = below * (below[-1] - below)
     variance = np.divide((mass[-1] * below / below[-1] - mass) ** 2, weight, out=np.zeros(256), where=weight > 0)
     return int(np.flatnonzero(variance == variance.max()).mean())
 
 
 def flood(seeds: np.ndarray, passable: np.ndarray) -> np.ndarray:
-    """All of `passable` that is connected (by sides) to `seeds`; arrays of at most 254 pixels a side.
+    """All of `passable` that is connected (by sides) to `seeds`.
 
-    Each sweep runs along whole columns, then rows: a passable pixel is reached when, looking along its line, a reached
-    pixel comes before a wall. Chests need about five sweeps.
+    The picture is one long integer with a bit for each pixel and, behind each row, one that nothing passes. A shift
+    moves all pixels at once: by 1, 2, 4, ... places along what is open that far, a sweep fills whole rows, then
+    columns. Chests need about five sweeps.
     """
-    reached, count = seeds & passable, -1
-    walls = [_last_seen(np.ascontiguousarray(wall)) for wall in (~passable, ~passable.T)]
-    while count != (count := int(np.count_nonzero(reached))):
-        for before_wall, after_wall in walls:
-            before, after = _last_seen(reached)
-            reached = np.ascontiguousarray(((before > before_wall) | (after > after_wall)).T)
-    return reached
+    height, width = passable.shape
+    reached, before = _number(seeds & passable), -1
+    ways = [_ways(_number(passable), step, length) for step, length in ((1, width), (width + 1, height))]
+    while reached != before:
+        before = reached
+        for forth, back in ways:
+            for places, is_open in forth:
+                reached |= reached << places & is_open
+            for places, is_open in back:
+                reached |= reached >> places & is_open
+    size = height * (width + 1)
+    bits = np.frombuffer(reached.to_bytes(-(-size // 8), "little"), np.uint8)
+    return np.unpackbits(bits, count=size, bitorder="little").reshape(height, -1)[:, :-1].astype(bool)
 
 
-def _last_seen(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each pixel the row of the nearest set pixel above it and, counted from the bottom, below it."""
-    rows = np.arange(1, len(mask) + 1, dtype=np.uint8)[:, None]
-    return _running_max(mask * rows), _running_max(mask[::-1] * rows)[::-1]
+def _number(mask: np.ndarray) -> int:
+    """A mask, with an empty column behind it, as an integer whose lowest bit is its first pixel."""
+    framed = np.zeros((mask.shape[0], mask.shape[1] + 1), bool)
+    framed[:, :-1] = mask
+    return int.from_bytes(np.packbits(framed, bitorder="little").tobytes(), "little")
 
 
-def _running_max(values: np.ndarray) -> np.ndarray:
-    """`np.maximum.accumulate` down the columns in log2(rows) whole-array steps, which takes a quarter of the time."""
-    step = 1
-    while step < len(values):
-        values[step:] = np.maximum(values[step:], values[:-step])
-        step *= 2
-    return values
+def _ways(passable: int, step: int, length: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """How to go `step` places, twice as many, ... forth and back: (places, where a way of that length ends)."""
+    forth, back, ways = passable, passable, (list[tuple[int, int]](), list[tuple[int, int]]())
+    places = step
+    while places < step * length:
+        ways[0].append((places, forth))
+        ways[1].append((places, back))
+        forth, back = forth & forth << places, back & back >> places
+        places *= 2
+    return ways

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import LungCTError
+from .grey import one_channel, three_channels
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -45,10 +46,9 @@ class Preprocessing:
         ratio = max(height / self.size, width / self.size)
         shape = max(1, round(width / ratio)), max(1, round(height / ratio))
         resampling = _RESAMPLING[self.interpolation]
-        rgb = image if image.mode == "RGB" else image.convert("RGB")
-        grey = _grey_of(rgb)
         # Channels are resized one by one, so one of three equal ones is enough.
-        scaled = rgb.resize(shape, resampling) if grey is None else grey.resize(shape, resampling).convert("RGB")
+        plain = one_channel(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+        scaled = three_channels(plain.resize(shape, resampling))
         if scaled.size == (self.size, self.size):
             return scaled
         square = Image.new("RGB", (self.size, self.size), self.fill)
@@ -114,10 +114,3 @@ class Preprocessing:
             "std": list(self.std),
             "interpolation": self.interpolation,
         }
-
-
-def _grey_of(rgb: Image.Image) -> Image.Image | None:
-    """The one channel of an RGB picture whose three are equal, None of a coloured one."""
-    red, green, blue = rgb.split()
-    content = red.tobytes()
-    return red if content == green.tobytes() and content == blue.tobytes() else None

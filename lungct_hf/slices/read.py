@@ -1,4 +1,4 @@
-"""Read slices from an image file (PNG, JPEG, TIFF, WebP, BMP) into 8-bit RGB pictures."""
+"""Read slices from an image file (PNG, JPEG, TIFF, WebP, BMP) into pictures of 8 bits, grey or RGB."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import BadSliceError, brief
+from .grey import three_channels
 
 IMAGE_SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
@@ -43,13 +44,14 @@ def read_slice(source: str | Path | bytes | BinaryIO) -> Image.Image:
                 f"it is too small ({image.width} x {image.height}, at least {_MIN_SIDE} x {_MIN_SIDE} needed)",
                 "too-small",
             )
-        return to_rgb(image)
+        return three_channels(to_8_bits(image))
 
 
 def read_pages(handle: BinaryIO) -> Iterator[tuple[Image.Image, dict[str, str]]]:
     """Decode an image file of any size above nothing, page by page (only TIFF files have more than one).
 
-    Yields the page as `read_slice` would give it, and facts: `kind` ("png", ...) and `mode` as stored.
+    Yields the page as `read_slice` would give it, only that one stored in grey stays L, and facts: `kind` ("png", ...)
+    and `mode` as stored.
 
     Raises:
         BadSliceError: as `read_slice`, except for small pictures.
@@ -58,33 +60,33 @@ def read_pages(handle: BinaryIO) -> Iterator[tuple[Image.Image, dict[str, str]]]
         kind = "jpeg" if image.format == "MPO" else str(image.format).lower()
         mode = image.mode
         if kind != "tiff":
-            # Nobody else holds this picture, so one that is RGB already need not be copied: the copy took a third of
-            # the time of decoding, most of it for fresh memory.
+            # Nobody else holds this picture, so one that is L or RGB already need not be copied: the copy took a third
+            # of the time of decoding, most of it for fresh memory.
             upright = _decoded(image)
-            yield upright if upright.mode == "RGB" else to_rgb(upright), {"kind": kind, "mode": mode}
+            yield upright if upright.mode in ("L", "RGB") else to_8_bits(upright), {"kind": kind, "mode": mode}
             return
-        yield to_rgb(image), {"kind": kind, "mode": mode}
+        yield to_8_bits(image), {"kind": kind, "mode": mode}
         for page in range(1, _MAX_PAGES):
             try:
                 with quiet():
                     image.seek(page)
             except EOFError:
                 return
-            yield to_rgb(image), {"kind": kind, "mode": image.mode}
+            yield to_8_bits(image), {"kind": kind, "mode": image.mode}
         raise BadSliceError(f"it has more pages than {_MAX_PAGES:,}", "too-large")
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any PIL image, decoded, turned upright and brought to 8-bit RGB.
+def to_8_bits(image: Image.Image) -> Image.Image:
+    """A copy of any PIL image, decoded, turned upright and brought to 8 bits: L where it has only greys, else RGB.
 
     Raises:
         BadSliceError: it has too many pixels, or a mode (LAB) that has no plain way to RGB.
     """
     image = _decoded(image)
     if image.mode.startswith("I") or image.mode == "F":
-        image = _scale_deep(image)
+        return _scale_deep(image)
     try:
-        return image.convert("RGB")
+        return image.convert("L" if image.mode in ("1", "L") else "RGB")
     except ValueError as error:
         raise BadSliceError(f"pixels of mode {image.mode} have no RGB values", "unsupported") from error
 

@@ -24,7 +24,7 @@ from .kind import HEAD, sniff
 from .listing import printable
 from .nifti import nifti_frames
 from .order import Item
-from .read import read_pages, to_rgb
+from .read import read_pages, to_8_bits
 from .window import LUNG_WINDOW, Window
 
 __all__ = ["Frame", "Unreadable", "open_item", "open_slices"]
@@ -206,7 +206,7 @@ def _is_dataset(source: Any) -> bool:
 def _from_picture(picture: Image.Image, file: str) -> Iterator[Frame]:
     facts = {"kind": (picture.format or "image").lower(), "mode": picture.mode}
     try:
-        rgb = to_rgb(picture)
+        plain = to_8_bits(picture)
     except (OSError, SyntaxError, ValueError, EOFError) as error:  # a picture opened lazily from a damaged file
         raise BadSliceError(f"it is damaged or cut short ({brief(error)})") from error
-    yield picture_frame(rgb, facts, file, 0)
+    yield picture_frame(plain, facts, file, 0)

@@ -17,8 +17,9 @@ _TWO_LEVELS = 0.75  # fraction of a block's pixels at either level
 
 
 def text_blocks(picture: Image.Image) -> tuple[int, float]:
-    """How many blocks of an RGB picture look like text, and which fraction of pixels equals its right neighbour."""
-    grey = np.asarray(reduced(picture, _SIDE).getchannel(1))
+    """How many blocks of a picture, L or RGB, look like text; which fraction of pixels equals its right neighbour."""
+    small = reduced(picture, _SIDE)
+    grey = np.asarray(small if small.mode == "L" else small.getchannel(1))
     down, across = grey.shape[0] // _ROWS, (grey.shape[1] - 1) // _COLUMNS
     if not down or not across:
         return 0, 0.0
@@ -26,9 +27,9 @@ def text_blocks(picture: Image.Image) -> tuple[int, float]:
     # Every second row is enough to find where to look.
     left, right = here[::2], grey[: down * _ROWS : 2, 1 : across * _COLUMNS + 1]
     step = np.maximum(left, right) - np.minimum(left, right)
-    edges = (step > _STEP).reshape(-1, across, _COLUMNS).sum(2, dtype=np.uint8)
-    found = np.nonzero(edges.reshape(down, _ROWS // 2, across).sum(1, dtype=np.uint16) >= _EDGES // 2)
-    flat = float(np.count_nonzero(step == 0) / step.size)
+    edges = (step > _STEP).view(np.uint8).reshape(down, _ROWS // 2, -1).sum(1, dtype=np.uint8)
+    found = np.nonzero(edges.reshape(down, across, _COLUMNS).sum(2, dtype=np.uint16) >= _EDGES // 2)
+    flat = (step.size - np.count_nonzero(step)) / step.size
     blocks = here.reshape(down, _ROWS, across, _COLUMNS).transpose(0, 2, 1, 3)[found]
     if not len(blocks):
         return 0, flat

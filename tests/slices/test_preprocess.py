@@ -1,10 +1,13 @@
 """The quick ways through preprocessing give the very numbers of the plain ones."""
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from lungct_hf.slices.preprocess import Preprocessing
+from lungct_hf.slices.source import Frame, open_slices
 
 
 def plain(preprocessing: Preprocessing, picture: Image.Image) -> np.ndarray:
@@ -49,3 +52,15 @@ def test_every_grey_level_is_normalised_by_the_formula() -> None:
         preprocessing.std, (3, 1, 1)
     )
     assert np.abs(found - expected).max() < 1e-6
+
+
+def test_a_transparent_colour_of_a_png_changes_nothing() -> None:
+    """Pillow keeps it beside the pixels, in a form that fits the mode the file was stored in."""
+    grey = Image.effect_noise((90, 80), 60)
+    for picture, transparent in ((grey, 5), (grey.convert("RGB"), (5, 5, 5))):
+        file = io.BytesIO()
+        picture.save(file, "PNG", transparency=transparent)
+        (frame,) = open_slices(file.getvalue())
+        assert isinstance(frame, Frame) and "transparency" in Image.open(file).info
+        assert np.array_equal(np.asarray(frame.image), np.asarray(picture.convert("RGB")))
+        assert np.array_equal(Preprocessing()(frame.pixels), plain(Preprocessing(), picture))
