@@ -41,6 +41,12 @@ if not Path(CHROMIUM).exists():
     pytest.skip(f"no browser at {CHROMIUM}: apt install chromium, or set CHROMIUM", allow_module_level=True)
 
 
+# No animation that ends is running.
+_AT_REST = (
+    "document.getAnimations().every(a => a.playState !== 'running' || !isFinite(a.effect.getTiming().iterations))"
+)
+
+
 @dataclass
 class Visit:
     page: playwright_api.Page
@@ -50,6 +56,7 @@ class Visit:
 
     def check(self) -> None:
         """No serious or critical finding of axe-core, no sideways scrolling."""
+        self.page.wait_for_function(_AT_REST)  # half-way through fading in, a text lacks contrast
         found = axe_api.Axe().run(self.page)["violations"]
         serious = [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
         assert serious == []
