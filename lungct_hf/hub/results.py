@@ -147,8 +147,8 @@ def calibration_facts(record: Facts, metrics: Facts | None) -> Facts | None:
         benign = float(record.get("benign_temperature", overall))
         sentences.append(
             f"The logits were divided by temperatures, {overall:.3g} for malignant against the others and {benign:.3g}"
-            f" for benign against normal, fitted on {fitted.get('slices')} slices of {fitted.get('groups')} validation"
-            " groups (no slice of the test fold)"
+            f" for benign against normal, fitted on {fitted.get('slices')} predictions for slices of"
+            f" {fitted.get('groups')} validation groups (no slice of the test fold)"
             + (", and the stored weights include them." if record.get("folded_into_weights") else ".")
         )
     if record.get("not_fitted"):
