@@ -23,6 +23,7 @@ from lungct_hf.files import write_atomic
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 PLOTS = ("comparison", "confusion", "reliability", "risk_coverage")
 WIDTH = 640  # pixels of a committed plot
+ANSWERS = ["answers by", "balanced accuracy, %", "of cases, %", "accuracy, %"]
 
 
 def main(page: Path, runs: list[Path]) -> None:
@@ -49,9 +50,14 @@ def section(run: Path, pictures: Path) -> str:
         + f" Start weights: {provenance['init']['kind']}. Training took {minutes(run)} minutes "
         f"in all with {read(run / 'run.json')['threads']} thread. Split {metrics['split']['hash'][:12]}.",
         "",
-        table(["answers by", "balanced accuracy, %", "of cases, %", "accuracy, %"], comparison(metrics)),
+        table(ANSWERS, comparison(metrics)),
         "",
     ]
+    for name, other in metrics.get("other_protocols", {}).items():
+        sources = ("model", *other["baselines"])
+        gaps = [tables.percent(metrics["leak_gap"][source]["balanced_accuracy"]) for source in sources]
+        rows = [(*row, gap) for row, gap in zip(comparison(other), gaps, strict=True)]
+        lines += [f"The same by {name}:", "", table([*ANSWERS, "leak gap, points of balanced accuracy"], rows), ""]
     if means := test.get("mean_of_folds"):
         lines += [
             f"Mean of the folds: accuracy **{means['accuracy']:.2%}**, balanced accuracy "
