@@ -64,6 +64,11 @@ def tempering(temperature: float, benign_temperature: float) -> np.ndarray:
     return (np.eye(len(LABELS)) - _BENIGN_CONTRAST) / temperature + _BENIGN_CONTRAST / benign_temperature
 
 
+def contrasts(logits: np.ndarray) -> np.ndarray:
+    """Logits (N, 3) as the two parts (2, N, 3) that `tempering` divides; their sum is the logits."""
+    return np.stack([logits @ tempering(1, np.inf), logits @ tempering(np.inf, 1)])
+
+
 @dataclass(frozen=True, eq=False)
 class FeatureDistance:
     """How far pooled features (N, D) are from those of the training slices, in units of their own scatter.
@@ -207,7 +212,7 @@ def decide(
     finite = np.asarray(np.isfinite(logits).all(axis=1))
     probabilities = calibration.probabilities(np.where(finite[:, None], logits, 0.0))
     confidence = probabilities.max(axis=1)
-    if distance is None:
+    if distance is None or rule is None or rule.distance is None:
         distance = measure(calibration, features, len(logits))
     reasons = why_not(rule, confidence, distance)
     rows = []
@@ -275,9 +280,7 @@ def why_not(rule: AbstainRule | None, confidence: np.ndarray, distance: np.ndarr
     reasons: list[str | None] = [None] * len(confidence)
     if rule is None:
         return reasons
-    far = np.zeros(len(confidence), bool)
-    if distance is not None and rule.max_distance is not None:
-        far = ~(distance <= rule.max_distance)
+    far = np.zeros(len(confidence), bool) if distance is None else ~(distance <= (rule.max_distance or 0.0))
     for i in np.flatnonzero(~(confidence >= rule.min_confidence)):
         reasons[i] = LOW_CONFIDENCE
     for i in np.flatnonzero(far):

@@ -45,7 +45,7 @@ with exit_on_error():  # whatever a user can act on is one sentence, not a trace
     from lungct_hf.fit import cross_validation as cv
     from lungct_hf.fit.checkpoint import load_checkpoint, save_checkpoint, sole_owner
     from lungct_hf.fit.data import Slices, describe_data, describe_run, load_slices, training_batches
-    from lungct_hf.fit.evidence import HeldOut, answer, calibrate, held_out
+    from lungct_hf.fit.evidence import Answers, HeldOut, answer, calibrate, held_out
     from lungct_hf.fit.frozen import adapt_norm, keep_front, predict_validation
     from lungct_hf.fit.inference import mean_log_loss
     from lungct_hf.fit.learner import Learner, class_weights
@@ -98,8 +98,7 @@ def train_once(options: Options, stop: StopRequest, shared: Slices | None = None
     if state.is_main_process:
         save_options(options)
     slices = shared or load_slices(options)
-    cohort = slices.cohort
-    split = cv.split_of(options, cohort)
+    cohort, split = slices.cohort, cv.split_of(options, slices.cohort)
     describe_data(state.print, cohort, split)
 
     turns, parts, trained = (split.rotated() if options.recipe.rotate_validation else [split]), [], []
@@ -113,23 +112,24 @@ def train_once(options: Options, stop: StopRequest, shared: Slices | None = None
         found, features = held_out(learned.network, slices, turn, learned.accelerator)
         parts.append(found)
         trained.append(learned.record["training"])
-    known = split.indices("train")
+    known, test = split.indices("train"), split.indices("test")
     if options.recipe.refit:
-        epochs = statistics.median_high(record["best_epoch"] for record in trained)
-        learned = refit(options, stop, slices, split, epochs=epochs)
+        best = statistics.median_high(record["best_epoch"] for record in trained)
+        learned = refit(options, stop, slices, split, epochs=best)
         if learned is None:
             return stop.exit_code
         learned.record["training"]["seconds_before"] = round(sum(record["seconds"] for record in trained), 1)
         known = np.concatenate([known, split.indices("validation")])
         features = answer(learned.network, slices, known, learned.accelerator)[1]
 
-    found, asked = HeldOut.joined(parts), (learned.network, slices, split.indices("test"), learned.accelerator)
-    calibration = calibrate(split, found, (features, cohort.labels[known]))  # on the validation groups only
-    answers = {"found": found, "test": answer(*asked), "ring": answer(*asked, only_the_ring=True)[0]}
+    training, asked = (features, cohort.labels[known]), (learned.network, slices, test, learned.accelerator)
+    tested, ring = HeldOut.of(test, *answer(*asked), training), answer(*asked, only_the_ring=True)[0]
+    answers = Answers(HeldOut.joined(parts), tested, ring)
+    calibration = calibrate(split, answers.validation, training)
     if state.is_main_process:
         provenance = {**describe_run(options, cohort), "split": split_record(split), **learned.record}
         contract = Contract(options.recipe.architecture, slices.preprocessing, provenance=provenance)
-        evidence = {"cohort": cohort, "split": split, "calibration": calibration, **answers}
+        evidence = {"cohort": cohort, "split": split, "answers": answers, "calibration": calibration}
         metrics = write_model_repo(model := options.run / "model", learned.network.cpu(), contract, **evidence)
         if shared:
             cv.print_fold(metrics)

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
-from ..decision import AbstainRule, Calibration, FeatureDistance, tempering
+from ..decision import AbstainRule, Calibration, FeatureDistance, contrasts, tempering
 from ..errors import UsageError
 from ..labels import LABELS
 from .sample import softmax
@@ -36,7 +36,7 @@ def fit_temperatures(logits: np.ndarray, labels: np.ndarray, groups: np.ndarray 
     truth = np.full(logits.shape, softened / (len(LABELS) - 1))
     truth[np.arange(len(labels)), labels] = 1 - softened
     # Logits are linear in the inverse temperatures, in which the loss is convex: one minimum.
-    parts = np.stack([logits @ tempering(1, np.inf), logits @ tempering(np.inf, 1)])
+    parts = contrasts(logits)
     parts -= parts.mean(axis=2, keepdims=True)
 
     def loss(inverse: np.ndarray) -> tuple[float, np.ndarray]:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..decision import tempering
+from ..decision import contrasts
 from ..errors import LungCTError
 from ..files import write_atomic
 from ..labels import LABELS
@@ -94,12 +95,11 @@ def uncalibrated_logits(table: pa.Table) -> np.ndarray | None:
     """float64 (N, 3): the stored logits as they were before calibration; None where the rows do not say."""
     if "temperature" not in table.column_names or table["temperature"].null_count:
         return None
-    temperature = table["temperature"].to_numpy()
-    has_two = "benign_temperature" in table.column_names and not table["benign_temperature"].null_count
-    benign = table["benign_temperature"].to_numpy() if has_two else temperature
-    logits = logits_of(table).astype(np.float64)
-    malignant_part, benign_part = logits @ tempering(1, np.inf), logits @ tempering(np.inf, 1)
-    return malignant_part * temperature[:, None] + benign_part * benign[:, None]
+    temperature = benign = table["temperature"]
+    if "benign_temperature" in table.column_names:  # of some folds only where others could not be calibrated
+        benign = pc.coalesce(table["benign_temperature"], temperature)
+    parts = contrasts(logits_of(table).astype(np.float64))
+    return parts[0] * temperature.to_numpy()[:, None] + parts[1] * benign.to_numpy()[:, None]
 
 
 def _place(row: dict[str, object]) -> tuple[str, int, str, str]:

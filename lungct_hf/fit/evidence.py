@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from .data import Slices  # which needs this module for its records
 
 TARGET_ERROR = 0.05  # of the slices that the model answers at most this share may be wrong
-Answers = tuple[np.ndarray, np.ndarray]  # logits (N, 3) before calibration, features (N, D)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +65,15 @@ class HeldOut:
         reason = next((part.no_distance for part in parts if part.no_distance), "")
         distances = None if reason else np.concatenate([part.distances for part in parts])[order]
         return cls(rows[order], np.concatenate([part.logits for part in parts])[order], distances, reason)
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """All that a run shows, before calibration; `ring` (N, 3) are the test slices' logits from their outer ring."""
+
+    validation: HeldOut
+    test: HeldOut
+    ring: np.ndarray
 
 
 class _Rings:
@@ -129,28 +137,19 @@ def fold_into(network: nn.Module, calibration: Calibration) -> None:
 
 
 def write_evidence(
-    folder: Path,
-    cohort: Cohort,
-    split: Split,
-    *,
-    found: HeldOut,
-    test: Answers,
-    ring: np.ndarray,
-    calibration: Calibration,
+    folder: Path, cohort: Cohort, split: Split, answers: Answers, calibration: Calibration
 ) -> dict[str, Any]:
     """Write predictions.parquet, metrics.json, split.csv and the plots into `folder`; the metrics are returned.
 
-    `test` is from the network to publish, `ring` (N, 3) its logits for the test slices' outer ring alone, `found` what
-    calibrated it. The figures are computed from the file that was written, so `lungct evaluate` finds the same.
+    The figures are computed from the file that was written, so `lungct evaluate` finds the same.
     """
-    columns: list[dict[str, Any]] = [{"ring_logits": row.tolist()} for row in ring @ calibration.matrix]
+    beside: list[dict[str, Any]] = [{"ring_logits": row.tolist()} for row in answers.ring @ calibration.matrix]
     for name, classes in baselines_of(cohort, split).items():
-        for column, named in zip(columns, classes, strict=True):
-            column[name] = LABELS[named]
-    tested = split.indices("test")
-    rows = _rows("test", cohort, split, tested, test[0], calibration, features=test[1])
-    rows = [row | column for row, column in zip(rows, columns, strict=True)]
-    rows += _rows("validation", cohort, split, found.rows, found.logits, calibration, distance=found.distances)
+        for columns, named in zip(beside, classes, strict=True):
+            columns[name] = LABELS[named]
+    tested = _rows("test", cohort, split, answers.test, calibration)
+    rows = [row | columns for row, columns in zip(tested, beside, strict=True)]
+    rows += _rows("validation", cohort, split, answers.validation, calibration)
     predictions = folder / "predictions.parquet"
     write_predictions(predictions, rows)
     report = evaluate_predictions(predictions, split=split.facts(), calibration=calibration)
@@ -160,18 +159,10 @@ def write_evidence(
     return report.metrics
 
 
-def _rows(
-    name: str,
-    cohort: Cohort,
-    split: Split,
-    rows: np.ndarray,
-    raw: np.ndarray,
-    calibration: Calibration,
-    **seen: np.ndarray | None,
-) -> list[dict[str, Any]]:
-    """One row per slice with its calibrated logits; `seen` is what `decide` measures its distance by."""
-    logits = (raw @ calibration.matrix).astype(np.float32)
-    decisions = decide(calibration, logits, **seen)
+def _rows(name: str, cohort: Cohort, split: Split, found: HeldOut, calibration: Calibration) -> list[dict[str, Any]]:
+    """One row per slice with its calibrated logits."""
+    logits = (found.logits @ calibration.matrix).astype(np.float32)
+    decisions = decide(calibration, logits, distance=found.distances)
     return [
         {
             "id": str(cohort.ids[row]),
@@ -186,5 +177,5 @@ def _rows(
             "distance": decision.distance,
             "abstained": None if calibration.abstain is None else decision.reason or "",
         }
-        for place, (row, decision) in enumerate(zip(rows.tolist(), decisions, strict=True))
+        for place, (row, decision) in enumerate(zip(found.rows.tolist(), decisions, strict=True))
     ]

@@ -10,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -20,7 +19,7 @@ from ..contract import Contract
 from ..decision import Calibration
 from ..files import folder_in_one_step
 from ..model import LungCTClassifier
-from .evidence import Answers, HeldOut, fold_into, write_evidence
+from .evidence import Answers, fold_into, write_evidence
 from .onnx_files import try_export
 from .options import Options
 
@@ -84,22 +83,17 @@ def write_model_repo(
     *,
     cohort: Cohort,
     split: Split,
-    found: HeldOut,
-    test: Answers,
-    ring: np.ndarray,
+    answers: Answers,
     calibration: Calibration,
 ) -> dict[str, Any]:
     """Write weights, ONNX file, configs, evaluation, split and card into `folder` in one step; gives the metrics.
 
-    `network` and its answers (as write_evidence takes them) are from before calibration, which is folded into the last
-    layer here.
+    `network` and `answers` are from before calibration, which is folded into the last layer here.
     """
     fold_into(network, calibration)
     contract = replace(contract, calibration=calibration)
     with folder_in_one_step(folder) as fresh:
-        metrics = write_evidence(
-            fresh / "evaluation", cohort, split, found=found, test=test, ring=ring, calibration=calibration
-        )
+        metrics = write_evidence(fresh / "evaluation", cohort, split, answers, calibration)
         write_weights(fresh, network, contract, cohort)
     return metrics
 

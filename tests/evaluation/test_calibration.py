@@ -31,7 +31,7 @@ from lungct_hf.evaluation.sample import softmax
 def test_known_temperatures_are_found(true: tuple[float, float]) -> None:
     labels, logits, groups = calibrated(np.random.default_rng(0), groups=1500)
     raw = logits @ np.linalg.inv(tempering(*true))
-    assert fit_temperatures(raw, labels, groups) == pytest.approx(true, rel=0.07)
+    assert fit_temperatures(raw, labels, groups) == pytest.approx(true, rel=0.06)
     found = -np.mean(np.log(softmax(raw @ tempering(*fit_temperatures(raw, labels)))[np.arange(len(labels)), labels]))
     others = [(true[0] * a, true[1] * b) for a in (0.8, 1, 1.25) for b in (0.8, 1, 1.25)]
     assert all(found <= log_loss(labels, softmax(raw @ tempering(*other))) + 1e-4 for other in others)
@@ -42,6 +42,7 @@ def test_tempering_changes_each_contrast_by_its_own() -> None:
     normal, benign, malignant = (logits @ tempering(2.0, 5.0)).T
     assert benign - normal == pytest.approx((logits[:, 1] - logits[:, 0]) / 5)
     assert malignant - (normal + benign) / 2 == pytest.approx((logits[:, 2] - logits[:, :2].mean(axis=1)) / 2)
+    assert np.array_equal(benign > normal, logits[:, 1] > logits[:, 0])
     assert logits @ tempering(3.0, 3.0) == pytest.approx(logits / 3)
     assert logits @ tempering(2.0, 5.0) @ tempering(1 / 2, 1 / 5) == pytest.approx(logits)
 
@@ -61,9 +62,8 @@ def test_a_hard_question_does_not_take_the_confidence_of_an_easy_one() -> None:
     rng = np.random.default_rng(2)
     labels, groups = rng.integers(3, size=900), np.arange(900) // 3
     guessed = np.where(labels == 2, 2, rng.integers(2, size=900))
-    probabilities = softmax(
-        4.0 * np.eye(3)[guessed] @ tempering(*fit_temperatures(4.0 * np.eye(3)[guessed], labels, groups))
-    )
+    logits = 4.0 * np.eye(3)[guessed]
+    probabilities = softmax(logits @ tempering(*fit_temperatures(logits, labels, groups)))
     assert probabilities[labels == 2, 2].min() > 0.99
     assert probabilities[labels != 2].max() < 0.56
 
@@ -75,7 +75,7 @@ def test_no_error_does_not_make_a_model_certain() -> None:
     many = fit_temperatures(logits, labels, np.arange(40))
     confidence = [softmax(logits @ tempering(*both)).max(axis=1).mean() for both in (few, many)]
     assert TEMPERATURES[0] < min(many) and max(many) < min(few)
-    assert confidence == pytest.approx([1 - 0.5 / 5, 1 - 0.5 / 41], abs=2e-3)
+    assert confidence == pytest.approx([1 - 0.5 / 5, 1 - 0.5 / 41], abs=1e-3)
 
 
 def test_degenerate_logits() -> None:
@@ -204,6 +204,7 @@ def test_json_and_back_decides_the_same(calibration: Calibration) -> None:
     "damage",
     [
         {"temperature": 0},
+        {"temperature": "hot"},
         {"benign_temperature": "hot"},
         {"abstain": {"min_confidence": 0.5}},
         {"folded_into_weights": ...},

@@ -15,7 +15,7 @@ from lungct_hf.cohort import Cohort, Split, load_cohort, make_split
 from lungct_hf.contract import Contract
 from lungct_hf.decision import Calibration
 from lungct_hf.evaluation import VIEWS, read_predictions, uncalibrated_logits
-from lungct_hf.fit.evidence import HeldOut, calibrate, fold_into, write_evidence
+from lungct_hf.fit.evidence import Answers, HeldOut, calibrate, fold_into, write_evidence
 from lungct_hf.fit.model_repo import write_model_repo
 from lungct_hf.model import LungCTClassifier, build_network
 from lungct_hf.slices.preprocess import Preprocessing
@@ -30,20 +30,21 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cohort, Split]:
 
 
 @dataclass
-class Answers:
+class Said:
     """Logits and features of each side of a split."""
 
     train: tuple[np.ndarray, np.ndarray]
     validation: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
 
-    def calibration(self, split: Split) -> tuple[HeldOut, Calibration]:
+    def judged(self, split: Split) -> tuple[Answers, Calibration]:
         training = self.train[1], split.labels[split.indices("train")]
-        found = HeldOut.of(split.indices("validation"), *self.validation, training)
-        return found, calibrate(split, found, training)
+        sides = {"validation": self.validation, "test": self.test}
+        found = {name: HeldOut.of(split.indices(name), *said, training) for name, said in sides.items()}
+        return Answers(**found, ring=self.test[0]), calibrate(split, found["validation"], training)
 
 
-def answers(split: Split, *, sure: float = 0.0, spread: float = 1.0, constant: bool = False) -> Answers:
+def answers(split: Split, *, sure: float = 0.0, spread: float = 1.0, constant: bool = False) -> Said:
     """Noise plus `sure` for the true class; features that scatter by `spread` (0: they are all equal)."""
     rng, made = np.random.default_rng(0), {}
     for name in ("train", "validation", "test"):
@@ -51,7 +52,7 @@ def answers(split: Split, *, sure: float = 0.0, spread: float = 1.0, constant: b
         logits = (0.0 if constant else 1.0) * rng.normal(size=(len(labels), 3)) + sure * np.eye(3)[labels]
         features = 1 + spread * (rng.normal(size=(len(labels), 1280)) + labels[:, None])
         made[name] = (logits.astype(np.float32), features.astype(np.float32))
-    return Answers(**made)
+    return Said(**made)
 
 
 @pytest.mark.parametrize("case", ["noise", "no errors", "all the same", "equal features", "one class named"])
@@ -66,7 +67,7 @@ def test_every_end_of_a_run_gives_a_model_that_loads(data: tuple[Cohort, Split],
     if case == "one class named":
         for logits, _ in (said.validation, said.test):
             logits += np.float32([0, 50, 0])
-    found, calibration = said.calibration(split)
+    found, calibration = said.judged(split)
     assert calibration.temperature > 0 and calibration.folded and calibration.abstain is not None
     assert (calibration.abstain.distance is None) == (case == "equal features")
     assert ("all equal" in (calibration.not_fitted or "")) == (case == "equal features")
@@ -76,9 +77,7 @@ def test_every_end_of_a_run_gives_a_model_that_loads(data: tuple[Cohort, Split],
         Contract(ARCHITECTURE, Preprocessing(size=64)),
         cohort=cohort,
         split=split,
-        found=found,
-        test=said.test,
-        ring=said.test[0],
+        answers=found,
         calibration=calibration,
     )
     assert json.loads((tmp_path / "model" / "evaluation" / "metrics.json").read_text()) == json.loads(
@@ -95,7 +94,7 @@ def test_a_calibration_that_cannot_be_fitted_leaves_the_weights_alone(data: tupl
     split = data[1]
     said = answers(split)
     said.validation[0][0, 0] = np.nan
-    calibration = said.calibration(split)[1]
+    calibration = said.judged(split)[1]
     assert calibration.temperature == 1 and calibration.abstain is None and "finite logits" in calibration.not_fitted
     network = build_network(ARCHITECTURE)
     before = network.classifier.weight.detach().clone()
@@ -107,11 +106,11 @@ def test_a_calibration_that_cannot_be_fitted_leaves_the_weights_alone(data: tupl
 def test_the_test_fold_decides_nothing(data: tuple[Cohort, Split], tmp_path: Path) -> None:
     cohort, split = data
     said = answers(split)
-    found, first = said.calibration(split)
+    first = said.judged(split)[1]
     said.test = -said.test[0], said.test[1] + 3
-    assert said.calibration(split)[1].to_json() == first.to_json()
-    ring = said.test[0]
-    metrics = write_evidence(tmp_path, cohort, split, found=found, test=said.test, ring=ring, calibration=first)
+    found, second = said.judged(split)
+    assert second.to_json() == first.to_json()
+    metrics = write_evidence(tmp_path, cohort, split, found, first)
     assert set(metrics["baselines"]) == {*VIEWS, "model_ring"}
     assert metrics["split"]["hash"] == split.hash and metrics["test"]["uncalibrated"]["ece"] is not None
     # before calibration the stored logits are what the network said
