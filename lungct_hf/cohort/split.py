@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import UsageError
 from ..labels import LABELS
 from .fingerprint import fingerprint
 from .folds import units
@@ -97,13 +98,17 @@ class Split:
     def rotated(self) -> list[Split]:
         """The same test set with each of the other folds in turn as the validation fold; this split comes first.
 
-        Only one where the folds of the slices are not known (a test set of the data's own, a hand-made manifest).
+        Raises:
+            UsageError: the slices have no folds (a test set of the data's own), or validation is not one of them.
         """
         known = np.isin(self.split, ("train", "validation"))
         first = set(self.fold_of[self.split == "validation"].tolist())
         others = sorted(set(self.fold_of[known].tolist()) - first)
         if len(first) != 1 or np.any(self.fold_of[known] < 0):
-            return [self]
+            raise UsageError(
+                f"--rotate-validation: the split {self.protocol} has no folds that could take turns. Fix: "
+                "--no-rotate-validation, or --split linked (or similarity, file-blocks:N, grouped, image)."
+            )
         turns = [np.where(known, np.where(self.fold_of == fold, "validation", "train"), self.split) for fold in others]
         return [self, *(replace(self, split=turn.astype(self.split.dtype)) for turn in turns)]
 

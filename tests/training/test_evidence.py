@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from helpers import write_cohort
 from lungct_hf.cohort import Cohort, Split, load_cohort, make_split
 from lungct_hf.contract import Contract
 from lungct_hf.decision import Calibration
+from lungct_hf.errors import UsageError
 from lungct_hf.evaluation import VIEWS, read_predictions, uncalibrated_logits
 from lungct_hf.fit.evidence import Answers, HeldOut, calibrate, fold_into, write_evidence
 from lungct_hf.fit.model_repo import write_model_repo
@@ -123,6 +124,8 @@ def test_the_test_fold_decides_nothing(data: tuple[Cohort, Split], tmp_path: Pat
 def test_several_networks_each_measure_their_own_slices(data: tuple[Cohort, Split]) -> None:
     split = data[1]
     turns = split.rotated()
+    with pytest.raises(UsageError, match="no folds that could take turns. Fix: --no-rotate-validation"):
+        replace(split, protocol="given", fold_of=np.full(len(split.fold_of), -1)).rotated()
     assert len(turns) == 2 and turns[0] is split and all((turn.split == "test").sum() == 8 for turn in turns)
     sides = [set(turn.indices("validation").tolist()) for turn in turns]
     assert not sides[0] & sides[1] and sides[0] | sides[1] == set(np.flatnonzero(split.split != "test").tolist())
