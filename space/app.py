@@ -9,11 +9,13 @@ GRADIO_SERVER_NAME and GRADIO_SERVER_PORT choose the address. Nothing leaves the
 from __future__ import annotations
 
 import os
+import sys
 
 from lungct_hf.allocator import keep_freed_memory
 from lungct_hf.errors import UsageError, exit_on_error
 from lungct_hf.serving.keeper import Keeper
 
+_SWITCH = 0.0005  # seconds that a thread may keep the interpreter: the network must not wait 5 ms for those that read
 _CALLS_A_MINUTE = 300  # of one visitor on a Space: an upload, a call and its answer are three
 
 
@@ -46,7 +48,11 @@ def main() -> None:
     # Gradio keeps a record of 10,000 calls and sums it up with pandas after every one; nobody reads it here.
     os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
     os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000000"
+    # Gradio asks its own page whether it is up, and a proxy between a machine and the world knows nothing of it.
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "localhost,127.0.0.1,0.0.0.0"]))
     keep_freed_memory()  # a decoded slice is large enough to be given back and asked for again, page by page
+    sys.setswitchinterval(_SWITCH)
     model, calls = keeper(), calls_a_minute()
     model.start()  # while Gradio is being imported, which takes most of the start
     from page import build_page

@@ -55,7 +55,7 @@ def serve(page: gr.Blocks, keeper: Keeper, *, calls_a_minute: int) -> None:
             state_session_capacity=500,
             app_kwargs={"routes": [Route("/health", health)], "middleware": [guard]},
         )
-    except OSError as error:
+    except (OSError, ValueError) as error:  # no free port; the page does not answer in time
         raise LungCTError(f"The page cannot be served: {error}") from error
     use_light_sessions(page)
     try:

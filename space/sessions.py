@@ -7,6 +7,9 @@ from typing import Any
 
 import gradio as gr
 from gradio.state_holder import SessionState, StateHolder
+from gradio.utils import LRUCache
+
+_WAITING = 2000  # sessions whose calls are noted, as many as Gradio keeps messages for
 
 
 class _Session(SessionState):
@@ -34,7 +37,12 @@ class Sessions(StateHolder):
 
 
 def use_light_sessions(page: gr.Blocks) -> None:
-    """Let a page that has been launched keep its sessions in `Sessions`."""
+    """Let a page that has been launched keep its sessions in `Sessions`, and forget whose calls are over.
+
+    Gradio notes the calls of each session that wait for their answer, and never drops the empty note of one that is
+    over: half a kilobyte for every call of a program.
+    """
     sessions = Sessions()
     sessions.set_blocks(page)
     page.app.state_holder = sessions
+    page._queue.pending_event_ids_session = LRUCache(_WAITING)

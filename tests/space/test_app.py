@@ -20,7 +20,7 @@ from mcp.types import CallToolResult
 
 from helpers import ROOT
 from lungct_hf import LungCT, __version__
-from space_server import APP, Server, environment
+from space_server import APP, LUNGCT, Server, environment
 
 NOTICE = "Research only. Not a medical device. Never use it for a diagnosis."
 NUMBERS = ("p_normal", "p_benign", "p_malignant", "confidence", "distance")
@@ -214,6 +214,12 @@ def test_a_model_that_can_never_be_loaded_ends_the_start_with_one_sentence(tmp_p
         assert process.returncode == code, err
         assert err.startswith("error: ") and says in err
         assert len(err.splitlines()) == 1, "one line, no traceback"
+
+
+def test_a_proxy_to_the_world_does_not_stand_before_the_page(serving, run_dir: Path) -> None:
+    proxy = "http://127.0.0.1:9"  # nobody answers there
+    with serving([*LUNGCT, "demo", str(run_dir)], HTTP_PROXY=proxy, http_proxy=proxy, NO_PROXY="") as server:
+        assert server.health()[0] == 200
 
 
 def test_the_space_folder_is_what_a_space_needs() -> None:

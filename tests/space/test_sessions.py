@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import gradio as gr
+import httpx
 import pytest
 from gradio_client import Client
 
@@ -33,5 +34,25 @@ def test_each_visitor_keeps_a_state_of_their_own(monkeypatch: pytest.MonkeyPatch
         sessions = page.app.state_holder.session_data.values()
         assert len(sessions) >= 2
         assert not any({said._id, heard._id} & set(session.config_values) for session in sessions)
+    finally:
+        page.close(verbose=False)
+
+
+def test_calls_that_are_over_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SPACE))
+    import sessions
+
+    monkeypatch.setattr(sessions, "_WAITING", 3)
+    with gr.Blocks(analytics_enabled=False) as page:
+        said, heard = gr.Textbox(), gr.Textbox()
+        said.submit(lambda word: word.upper(), said, heard, api_name="shout")
+    page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False)
+    try:
+        sessions.use_light_sessions(page)
+        with httpx.Client(base_url=page.local_url) as program:
+            for word in ("lung", "rib", "node", "air", "fat"):  # each call of a program is a session of its own
+                event = program.post("gradio_api/call/shout", json={"data": [word]}).json()["event_id"]
+                assert word.upper() in program.get(f"gradio_api/call/shout/{event}").text
+        assert len(page._queue.pending_event_ids_session) == 3
     finally:
         page.close(verbose=False)
