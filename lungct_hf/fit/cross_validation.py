@@ -32,7 +32,6 @@ from ..errors import LungCTError, UsageError
 from ..evaluation import (
     Report,
     evaluate_predictions,
-    fit_calibration,
     read_predictions,
     tables,
     uncalibrated_logits,
@@ -42,7 +41,7 @@ from ..evaluation.predictions import OPTIONAL, SCHEMA, write_predictions
 from ..evaluation.report import IMAGE
 from ..files import folder_in_one_step, write_json
 from ..labels import LABELS
-from .evidence import TARGET_ERROR, fold_into
+from .evidence import TARGET_ERROR, fit_what_can_be, fold_into
 from .model_repo import split_record, write_weights
 from .options import Options
 
@@ -75,13 +74,11 @@ class Evidence:
         truth = np.array([LABELS.index(row["label"]) for row in self.held_out])
         groups = np.array([row["group"] for row in self.held_out], np.str_)
         raw = np.array([row["raw"] for row in self.held_out])
-        distances = np.array([np.nan if row.get("distance") is None else row["distance"] for row in self.held_out])
-        measured: dict[str, Any] = {"training": (features, labels), "distances": distances}
-        measured = {} if np.isnan(distances).any() else measured
-        try:
-            return fit_calibration(raw, truth, groups, target_error=TARGET_ERROR, **measured)
-        except UsageError as error:
-            return Calibration(not_fitted=str(error))
+        distances = [row.get("distance") for row in self.held_out]
+        known = None if None in distances else np.array(distances)
+        reason = "A fold could not measure how far slices are from its training slices."
+        training = features, labels
+        return fit_what_can_be(raw, truth, groups, training=training, distances=known, no_distance=reason)
 
     def split_record(self) -> dict[str, Any]:
         """The entry for lungct.json; there is no test fold."""

@@ -106,22 +106,36 @@ def held_out(network: nn.Module, slices: Slices, split: Split, accelerator: Acce
 
 
 def calibrate(split: Split, found: HeldOut, training: tuple[np.ndarray, np.ndarray]) -> Calibration:
-    """Temperatures and abstain rule from held-out groups only.
-
-    `training` are the features (N, D) and labels of the slices that the published network learned from: they give
-    the distance's centres. Its threshold carries over from other networks, for a distance is measured in units of the
-    scatter of a network's own training features. What cannot be fitted is left out and `not_fitted` says why: a run
-    that came this far is not lost for it.
-    """
+    """`fit_what_can_be` on what networks said of slices of `split`."""
     answers = found.logits, split.labels[found.rows], split.groups[found.rows]
+    return fit_what_can_be(*answers, training=training, distances=found.distances, no_distance=found.no_distance)
+
+
+def fit_what_can_be(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    *,
+    training: tuple[np.ndarray, np.ndarray],
+    distances: np.ndarray | None,
+    no_distance: str,
+) -> Calibration:
+    """Temperatures and abstain rule from held-out groups only: (N, 3), (N,), (N,) and distances (N,).
+
+    `training` are the features (M, D) and labels of the slices that the published network learned from: they give
+    the distance's centres. Its threshold carries over from other networks, for a distance is measured in units of the
+    scatter of a network's own training features. What cannot be fitted is left out and `not_fitted` says why
+    (`no_distance` where there are none): a run that came this far is not lost for it.
+    """
     try:
-        if found.no_distance:
-            raise UsageError(found.no_distance)
-        return fit_calibration(*answers, target_error=TARGET_ERROR, training=training, distances=found.distances)
+        if distances is None:
+            raise UsageError(no_distance)
+        measured: dict[str, Any] = {"training": training, "distances": distances}
+        return fit_calibration(logits, labels, groups, target_error=TARGET_ERROR, **measured)
     except UsageError as error:
         reason = str(error)
     try:
-        return replace(fit_calibration(*answers, target_error=TARGET_ERROR), not_fitted=reason)
+        return replace(fit_calibration(logits, labels, groups, target_error=TARGET_ERROR), not_fitted=reason)
     except UsageError as error:
         return Calibration(not_fitted=str(error))
 
