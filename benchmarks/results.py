@@ -4,12 +4,14 @@
 
 Each run (a cross-validation, or one with a single test fold) becomes a section between the markers of the file: its
 command, seeds and training time, the model beside its baselines with 95 % intervals, calibration and abstention, what
-the ring alone tells, and its plots as small PNGs in a folder beside the file.
+the ring alone tells, and its plots as small PNGs in a folder beside the file. A run that has a section already gets a
+new one in its place; the sections of other runs stay as they are.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,13 +29,15 @@ ANSWERS = ["answers by", "balanced accuracy, %", "of cases, %", "accuracy, %"]
 
 
 def main(page: Path, runs: list[Path]) -> None:
-    """Replace what stands between the markers of `page` by one section for each run."""
+    """Write or replace one section between the markers of `page` for each run."""
     text = page.read_text(encoding="utf-8") if page.is_file() else f"{START}\n{END}\n"
     if START not in text or END not in text:
         raise UsageError(f"{page} has no {START} and {END}. Fix: put them where the sections belong.")
-    sections = [section(run, page.with_suffix("")) for run in runs]
-    before, after = text.split(START)[0], text.split(END)[1]
-    write_atomic(page, f"{before}{START}\n\n" + "\n".join(sections) + f"\n{END}{after}")
+    before, rest = text.split(START)
+    old, after = rest.split(END)
+    sections = {part.split("`")[1]: part.strip() for part in re.split(r"^(?=### `)", old, flags=re.M) if part.strip()}
+    sections |= {run.name: section(run, page.with_suffix("")).strip() for run in runs}
+    write_atomic(page, f"{before}{START}\n\n" + "\n\n".join(sections.values()) + f"\n\n{END}{after}")
 
 
 def section(run: Path, pictures: Path) -> str:

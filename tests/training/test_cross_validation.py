@@ -176,6 +176,25 @@ def test_leak_gap_refit_and_rotated_validation(cohort: Path, tmp_path: Path) -> 
         parse_options(["--leak-gap", "--folds", "3", "--split", "image"], RECIPES, "")
 
 
+def test_the_results_page_takes_its_figures_from_the_run_and_keeps_other_runs(
+    finished: tuple[Path, str], tmp_path: Path
+) -> None:
+    folder, page = finished[0], tmp_path / "page.md"
+    script = [sys.executable, str(ROOT / "benchmarks" / "results.py"), str(page)]
+    earlier = "### `earlier`: linked\n\nWhat stood here."
+    page.write_text(f"# Page\n\n<!-- results:start -->\n\n{earlier}\n\n<!-- results:end -->\n\n## After\n")
+    assert run([*script, str(folder)]).returncode == 0
+    once = page.read_text()
+    metrics = read_json(folder / "evaluation" / "metrics.json")
+    assert f"accuracy **{metrics['test']['mean_of_folds']['accuracy']:.2%}**" in once
+    assert once.index(earlier) < once.index("### `crossed`") < once.index("<!-- results:end -->")
+    assert once.startswith("# Page") and once.endswith("## After\n")
+    assert len(list((tmp_path / "page").glob("crossed-*.png"))) == 4
+    assert run([*script, str(folder)]).returncode == 0 and page.read_text() == once
+    missing = run([*script, str(tmp_path / "nothing")])
+    assert missing.returncode == 2 and "is missing. Fix:" in missing.stderr and page.read_text() == once
+
+
 def test_a_finished_cross_validation_is_left_alone(finished: tuple[Path, str]) -> None:
     before = weights(finished[0])
     done = train("--resume", finished[0])
