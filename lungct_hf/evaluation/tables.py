@@ -96,7 +96,8 @@ def headline(metrics: Metrics) -> str:
     """What was tested, in one sentence."""
     test, protocol = metrics["test"], metrics["protocol"]
     runs = len(test.get("seeds", [])) or 1
-    pooled = f"; {len(test['folds'])} test folds pooled, {runs} seeds" if test.get("folds") else ""
+    seeds = f"{runs} seed" + ("s" if runs > 1 else "")
+    pooled = f"; {len(test['folds'])} test folds pooled, {seeds}" if test.get("folds") else ""
     leak = " Slices of one person are in training and in test: this says little about new people."
     return (
         f"Protocol {protocol}: {test['n']} predictions of slices from {test['groups']} groups{pooled}."
