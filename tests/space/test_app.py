@@ -216,6 +216,23 @@ def test_a_model_that_can_never_be_loaded_ends_the_start_with_one_sentence(tmp_p
         assert len(err.splitlines()) == 1, "one line, no traceback"
 
 
+def test_a_page_that_does_not_answer_itself_ends_the_start_with_one_sentence(run_dir: Path) -> None:
+    code = (
+        "import runpy, gradio.networking as network; network.url_ok = lambda url: False; "
+        "runpy.run_path('app.py', run_name='__main__')"
+    )
+    started = subprocess.run(
+        [APP[0], "-c", code],
+        env=environment(LUNGCT_MODEL=str(run_dir / "model")),
+        cwd=ROOT / "space",
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert started.returncode == 1 and started.stderr.startswith("error: The page cannot be served: ")
+    assert len(started.stderr.splitlines()) == 1, "one line, no traceback"
+
+
 def test_a_proxy_to_the_world_does_not_stand_before_the_page(serving, run_dir: Path) -> None:
     proxy = "http://127.0.0.1:9"  # nobody answers there
     with serving([*LUNGCT, "demo", str(run_dir)], HTTP_PROXY=proxy, http_proxy=proxy, NO_PROXY="") as server:
