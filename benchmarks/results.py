@@ -33,9 +33,11 @@ def main(page: Path, runs: list[Path]) -> None:
     text = page.read_text(encoding="utf-8") if page.is_file() else f"{START}\n{END}\n"
     if START not in text or END not in text:
         raise UsageError(f"{page} has no {START} and {END}. Fix: put them where the sections belong.")
-    before, rest = text.split(START)
-    old, after = rest.split(END)
-    sections = {part.split("`")[1]: part.strip() for part in re.split(r"^(?=### `)", old, flags=re.M) if part.strip()}
+    before, _, rest = text.partition(START)
+    old, _, after = rest.partition(END)
+    _, *parts = re.split(r"^### `(.+?)`", old, flags=re.M)  # name and body of one section after another
+    named = zip(parts[::2], parts[1::2], strict=True)
+    sections = {name: f"### `{name}`{body}".strip() for name, body in named}
     sections |= {run.name: section(run, page.with_suffix("")).strip() for run in runs}
     write_atomic(page, f"{before}{START}\n\n" + "\n\n".join(sections.values()) + f"\n\n{END}{after}")
 

@@ -127,15 +127,15 @@ def fit_what_can_be(
     scatter of a network's own training features. What cannot be fitted is left out and `not_fitted` says why
     (`no_distance` where there are none): a run that came this far is not lost for it.
     """
+    answers = logits, labels, groups
     try:
         if distances is None:
             raise UsageError(no_distance)
-        measured: dict[str, Any] = {"training": training, "distances": distances}
-        return fit_calibration(logits, labels, groups, target_error=TARGET_ERROR, **measured)
+        return fit_calibration(*answers, target_error=TARGET_ERROR, training=training, distances=distances)
     except UsageError as error:
         reason = str(error)
     try:
-        return replace(fit_calibration(logits, labels, groups, target_error=TARGET_ERROR), not_fitted=reason)
+        return replace(fit_calibration(*answers, target_error=TARGET_ERROR), not_fitted=reason)
     except UsageError as error:
         return Calibration(not_fitted=str(error))
 
