@@ -19,6 +19,15 @@ _SWITCH = 0.0005  # seconds that a thread may keep the interpreter: the network 
 _CALLS_A_MINUTE = 300  # of one visitor on a Space: an upload, a call and its answer are three
 
 
+def address() -> tuple[str, int]:
+    """Host and first port, 127.0.0.1:7860 where nothing is said. Raises UsageError for what is no port."""
+    host = os.environ.get("GRADIO_SERVER_NAME", "").strip() or "127.0.0.1"
+    port = os.environ.get("GRADIO_SERVER_PORT", "").strip() or "7860"
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise UsageError(f"GRADIO_SERVER_PORT is {port!r}; needed is a port, a number from 1 to 65535.")
+    return host, int(port)
+
+
 def calls_a_minute() -> int:
     """LUNGCT_RATE, or a limit on a Space and none on one's own machine. Raises UsageError for what is no number."""
     text = os.environ.get("LUNGCT_RATE", "").strip()
@@ -53,12 +62,12 @@ def main() -> None:
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "localhost,127.0.0.1,0.0.0.0"]))
     keep_freed_memory()  # a decoded slice is large enough to be given back and asked for again, page by page
     sys.setswitchinterval(_SWITCH)
-    model, calls = keeper(), calls_a_minute()
+    model, (host, port), calls = keeper(), address(), calls_a_minute()
     model.start()  # while Gradio is being imported, which takes most of the start
     from page import build_page
     from server import serve
 
-    serve(build_page(model), model, calls_a_minute=calls)
+    serve(build_page(model), model, host=host, port=port, calls_a_minute=calls)
 
 
 if __name__ == "__main__":

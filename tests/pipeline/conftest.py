@@ -50,7 +50,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, phantoms: list[Image.Image]
     (root / "words.jpg").write_text("no picture")
     (root / "cut.png").write_bytes((root / "a" / "slice 0.png").read_bytes()[:2000])
     (root / "gone.png").symlink_to("nowhere")
-    phantoms[0].save(root / "pages.tif", save_all=True, append_images=phantoms[1:3])
+    pages = [phantom.copy() for phantom in phantoms[:3]]  # Pillow writes no TIFF of an image once saved as a PNG
+    pages[0].save(root / "pages.tif", save_all=True, append_images=pages[1:])
     with zipfile.ZipFile(root / "more.zip", "w") as archive:
         for number in range(3):
             archive.write(root / "b" / f"slice {number}.png", f"study/{number}.png")

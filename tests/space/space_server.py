@@ -50,12 +50,17 @@ def environment(**extra: str) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": path} | extra
 
 
+def free_port() -> int:
+    """A loopback port that nobody listened at a moment ago."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 @contextmanager
 def serve(folder: Path, command: list[str], **extra: str) -> Iterator[Server]:
     """The app, up and answering, until the block ends; it runs in `folder` and its output goes to a file there."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     log = folder / "log"
     with log.open("wb") as handle:
         process = subprocess.Popen(

@@ -20,7 +20,7 @@ from mcp.types import CallToolResult
 
 from helpers import ROOT
 from lungct_hf import LungCT, __version__
-from space_server import APP, LUNGCT, Server, environment
+from space_server import APP, LUNGCT, RUNNING, Server, environment, free_port
 
 NOTICE = "Research only. Not a medical device. Never use it for a diagnosis."
 NUMBERS = ("p_normal", "p_benign", "p_malignant", "confidence", "distance")
@@ -204,9 +204,17 @@ def test_a_model_that_can_never_be_loaded_ends_the_start_with_one_sentence(tmp_p
         ({"LUNGCT_MODEL": "./no/such/model"}, 1, "no directory"),
         ({"LUNGCT_MODEL": "alice/tiny", "HF_HUB_OFFLINE": "1"}, 1, "alice/tiny"),
         ({"LUNGCT_MODEL": "alice/tiny", "LUNGCT_RATE": "often"}, 2, "LUNGCT_RATE is 'often'"),
+        ({"LUNGCT_MODEL": "alice/tiny", "GRADIO_SERVER_PORT": "many"}, 2, "GRADIO_SERVER_PORT is 'many'"),
+        ({"LUNGCT_MODEL": "alice/tiny", "GRADIO_SERVER_PORT": "70000"}, 2, "from 1 to 65535"),
     ]
     started = [
-        subprocess.Popen(APP, stderr=subprocess.PIPE, text=True, env=environment(**settings), cwd=tmp_path)
+        subprocess.Popen(
+            APP,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(**{"GRADIO_SERVER_PORT": str(free_port())} | settings),
+            cwd=tmp_path,
+        )
         for settings, _, _ in cases
     ]
     for process, (_, code, says) in zip(started, cases, strict=True):
@@ -229,8 +237,48 @@ def test_a_page_that_does_not_answer_itself_ends_the_start_with_one_sentence(run
         text=True,
         timeout=120,
     )
-    assert started.returncode == 1 and started.stderr.startswith("error: The page cannot be served: ")
+    assert started.returncode == 1 and started.stderr.startswith("error: The page cannot be served at 127.0.0.1: ")
     assert len(started.stderr.splitlines()) == 1, "one line, no traceback"
+
+
+def test_an_address_of_another_machine_ends_the_start_with_one_sentence(run_dir: Path) -> None:
+    started = subprocess.run(
+        APP,
+        env=environment(LUNGCT_MODEL=str(run_dir / "model"), GRADIO_SERVER_NAME="192.0.2.1"),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert started.returncode == 1 and started.stderr.startswith("error: The page cannot be served at 192.0.2.1: ")
+    assert len(started.stderr.splitlines()) == 1, "one line, no traceback"
+
+
+def test_a_port_that_is_lost_during_the_start_is_given_up_for_the_next(run_dir: Path) -> None:
+    code = (
+        "import runpy, socket, uvicorn\n"
+        "real, taken = uvicorn.Config, []\n"
+        "def config(**settings):\n"  # what Gradio calls once it has seen that the port is free
+        "    taken.extend([] if taken else [socket.create_server(('127.0.0.1', settings['port']))])\n"
+        "    return real(**settings)\n"
+        "uvicorn.Config = config\n"
+        "runpy.run_path('app.py', run_name='__main__')"
+    )
+    first = free_port()
+    process = subprocess.Popen(
+        [APP[0], "-c", code],
+        env=environment(LUNGCT_MODEL=str(run_dir / "model"), GRADIO_SERVER_PORT=str(first)),
+        cwd=ROOT / "space",
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        url = next(line for line in process.stdout if RUNNING in line).split(RUNNING)[1].split()[0]
+        assert httpx.get(f"{url}health", timeout=30).status_code == 200 and f":{first}/" not in url
+        assert httpx.get(f"{url}gradio_api/mcp/schema", timeout=30).json(), "the tools are there as well"
+    finally:
+        process.kill()
+        process.wait(timeout=30)
 
 
 def test_a_proxy_to_the_world_does_not_stand_before_the_page(serving, run_dir: Path) -> None:
