@@ -253,6 +253,17 @@ def test_backends(model_dir: Path, torch_only: Path, disc: Image.Image, slices: 
             LungCT.from_pretrained(model_dir, **wrong)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_many_slices_at_once_are_answered_in_order_as_one_by_one(model: LungCT, model_dir: Path, threads: int) -> None:
+    size = model.contract.preprocessing.size
+    squares = np.random.default_rng(1).integers(0, 256, (37, size, size, 3), np.uint8)
+    at_once = LungCT.from_pretrained(model_dir, threads=threads).predict_images(squares)
+    singly = [model.predict_images(square[None]) for square in squares]
+    for found, expected in zip(at_once, zip(*singly, strict=True), strict=True):
+        np.testing.assert_allclose(found, np.concatenate(expected), rtol=1e-4, atol=1e-5)
+    assert len(np.unique(at_once[0], axis=0)) == len(squares), "slices that differ, so their order shows"
+
+
 def test_a_damaged_or_missing_onnx_file_is_named(model_dir: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(model_dir, tmp_path / "m"))
     file = folder / "onnx" / "model.onnx"
