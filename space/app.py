@@ -21,7 +21,8 @@ _CALLS_A_MINUTE = 300  # of one visitor on a Space: an upload, a call and its an
 
 def address() -> tuple[str, int]:
     """Host and first port, 127.0.0.1:7860 where nothing is said. Raises UsageError for what is no port."""
-    host = os.environ.get("GRADIO_SERVER_NAME", "").strip() or "127.0.0.1"
+    # Taken out of the environment: Gradio looks for a free port at this name as well, and knows IPv4 only.
+    host = os.environ.pop("GRADIO_SERVER_NAME", "").strip().strip("[]") or "127.0.0.1"
     port = os.environ.get("GRADIO_SERVER_PORT", "").strip() or "7860"
     if not port.isdigit() or not 0 < int(port) < 65536:
         raise UsageError(f"GRADIO_SERVER_PORT is {port!r}; needed is a port, a number from 1 to 65535.")
@@ -59,7 +60,7 @@ def main() -> None:
     os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000000"
     # Gradio asks its own page whether it is up, and a proxy between a machine and the world knows nothing of it.
     for name in ("NO_PROXY", "no_proxy"):
-        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "localhost,127.0.0.1,0.0.0.0"]))
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "localhost,127.0.0.1,0.0.0.0,::1"]))
     keep_freed_memory()  # a decoded slice is large enough to be given back and asked for again, page by page
     sys.setswitchinterval(_SWITCH)
     model, (host, port), calls = keeper(), address(), calls_a_minute()

@@ -54,12 +54,12 @@ def _launch(page: gr.Blocks, host: str, first: int, app_kwargs: dict[str, Any], 
     Gradio's own search starts one app at several ports in turn, and its MCP part can be started only once: after a
     lost port it waits five seconds at each of the others. Every launch makes the app anew.
     """
-    starts = 0
+    starts, name = 0, f"[{host}]" if ":" in host else host
     try:
-        for port in _free_ports(host.strip("[]"), first):
+        for port in _free_ports(host, first):
             try:
                 # Its own copy each time: Gradio writes the MCP part of this app into it.
-                page.launch(server_name=host, server_port=port, app_kwargs=dict(app_kwargs), **settings)
+                page.launch(server_name=name, server_port=port, app_kwargs=dict(app_kwargs), **settings)
                 return
             except OSError:
                 starts += 1

@@ -6,6 +6,7 @@ import ast
 import asyncio
 import base64
 import json
+import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -253,20 +254,28 @@ def test_an_address_of_another_machine_ends_the_start_with_one_sentence(run_dir:
     assert len(started.stderr.splitlines()) == 1, "one line, no traceback"
 
 
-def test_a_port_that_is_lost_during_the_start_is_given_up_for_the_next(run_dir: Path) -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_port_that_is_lost_during_the_start_is_given_up_for_the_next(run_dir: Path, host: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.create_server((host, 0), family=family) as free:
+            first = free.getsockname()[1]
+    except OSError:
+        pytest.skip(f"this machine has no {host}")
     code = (
         "import runpy, socket, uvicorn\n"
         "real, taken = uvicorn.Config, []\n"
         "def config(**settings):\n"  # what Gradio calls once it has seen that the port is free
-        "    taken.extend([] if taken else [socket.create_server(('127.0.0.1', settings['port']))])\n"
+        f"    address = (settings['host'], settings['port']); family = {int(family)}\n"
+        "    taken.extend([] if taken else [socket.create_server(address, family=family)])\n"
         "    return real(**settings)\n"
         "uvicorn.Config = config\n"
         "runpy.run_path('app.py', run_name='__main__')"
     )
-    first = free_port()
+    settings = {"GRADIO_SERVER_NAME": host, "GRADIO_SERVER_PORT": str(first)}
     process = subprocess.Popen(
         [APP[0], "-c", code],
-        env=environment(LUNGCT_MODEL=str(run_dir / "model"), GRADIO_SERVER_PORT=str(first)),
+        env=environment(LUNGCT_MODEL=str(run_dir / "model"), **settings),
         cwd=ROOT / "space",
         stdout=subprocess.PIPE,
         text=True,
