@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .errors import LungCTError
+from .errors import LungCTError, UsageError
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -23,9 +23,17 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         handle.write(content.encode("utf-8") if isinstance(content, str) else content)
 
 
+def check_place(path: Path) -> None:
+    """Raises UsageError where something lies that is no file: renaming over a device or a pipe would replace it."""
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a device or a pipe"
+        raise UsageError(f"{path} is {kind}; the name of a file is needed.")
+
+
 @contextmanager
 def file_in_one_step(path: Path) -> Iterator[BinaryIO]:
     """Yield a temporary file that becomes `path` when the block ends well: `write_atomic` for what fits no memory."""
+    check_place(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import LungCTError, UsageError
+from ..files import check_place
 from .run_folder import model_folder
 
 if TYPE_CHECKING:
@@ -93,8 +94,11 @@ def _options(
 ) -> Options:
     from ..pipeline.run import Options
 
-    if output is not None and output.is_dir():
-        raise UsageError(f"{output} is a folder; a file name is needed, for example {output / 'rows.csv'}.")
+    if output is not None:
+        if output.is_dir():
+            raise UsageError(f"{output} is a folder; a file name is needed, for example {output / 'rows.csv'}.")
+        output = output.resolve()  # a link stays one
+        check_place(output)
     if cam is not None and cam.exists() and not cam.is_dir():
         raise UsageError(f"--cam {cam} is a file; a folder is needed.")
     share = None

@@ -27,7 +27,8 @@ def overlay(square: np.ndarray, cam: np.ndarray) -> Image.Image:
 
 def overlay_name(row: Prediction) -> str:
     """A file name that is unique to a row: its own name, frame, and eight digits of its whole name."""
-    stem = re.sub(r"[^\w.-]+", "_", PurePosixPath(row.file.replace("\\", "/")).stem)[:80] or "slice"
+    stem = re.sub(r"[^\w.-]+", "_", PurePosixPath(row.file.replace("\\", "/")).stem)
+    stem = stem.encode()[:120].decode("utf-8", "ignore") or "slice"  # file names are limited in bytes
     return f"{stem}-{row.frame}-{hashlib.sha256(row.file.encode()).hexdigest()[:8]}.png"
 
 

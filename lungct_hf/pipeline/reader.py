@@ -79,8 +79,8 @@ class UnitReader:
         if self._zip is None or self._zip.path != unit.path or self._zip.next_place > unit.place:
             self._zip = _ZipCursor(unit.path)
         item = self._zip.item(unit)
-        if isinstance(item, Unreadable):
-            yield item
+        if isinstance(item, Unreadable):  # the cursor does not know the archive's name
+            yield Unreadable(unit.file, item.reason, item.detail)
         else:
             yield from open_item(item, self._window, nested=True)
 

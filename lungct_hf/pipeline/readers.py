@@ -74,6 +74,7 @@ class Readers:
 
         Raises LungCTError when readers die again and again without reading anything, or the Hub is out of reach.
         """
+        looked = time.monotonic()
         while True:
             for reader in self._readers:
                 self._give(reader, tasks)
@@ -81,10 +82,15 @@ class Readers:
             if not busy:
                 return
             ready = wait(list(busy), timeout=_POLL)
+            now = time.monotonic()
+            if now - looked > 2 * _POLL:  # this process slept itself (Ctrl-Z, a laptop's lid), or was busy for long
+                for reader in busy.values():
+                    reader.heard = max(reader.heard, now)
+            looked = now
             for connection in ready:
                 yield from self._receive(busy[connection])  # type: ignore[index]
             for reader in busy.values():
-                if time.monotonic() - reader.heard > self._patience:
+                if now - reader.heard > self._patience:
                     reader.process.kill()  # its pipe closes, and it is found dead in the next round
                     reader.heard = float("inf")
 

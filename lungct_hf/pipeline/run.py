@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +19,7 @@ from ..files import file_in_one_step, write_json
 from ..runtime import LungCT
 from ..runtime.prediction import Prediction
 from ..runtime.session import usable_cores
+from ..slices.listing import printable
 from .job import identity_of, run_job
 from .journal import Journal
 from .manifest import Tally, publishable, versions
@@ -54,7 +56,7 @@ def predict_files(
     """
     form = choose_format(options.form, options.output)
     started = datetime.now(UTC)
-    groups = _groups(sources, options)
+    groups, listing = _groups(sources, options)
     units = [unit for group in groups for unit in group]
     with tempfile.TemporaryDirectory() as scratch:
         output = options.output
@@ -86,7 +88,7 @@ def predict_files(
                 "versions": versions(),
                 "command": publishable(command),
                 "run": _header(model, folder, options),
-                "listing": _listing(units),
+                "listing": listing,
                 "started": started.isoformat(timespec="seconds"),
                 "finished": datetime.now(UTC).isoformat(timespec="seconds"),
                 "sources": len(sources),
@@ -118,22 +120,27 @@ def finished_manifest(
         manifest: dict[str, Any] = json.loads(content)
     except (OSError, ValueError):
         return None
-    units = [unit for group in _groups(sources, options) for unit in group]
-    same = manifest.get("run") == _header(model, folder, options) and manifest.get("listing") == _listing(units)
+    listing = _groups(sources, options)[1]
+    same = manifest.get("run") == _header(model, folder, options) and manifest.get("listing") == listing
     return manifest if same else None
 
 
-def _groups(sources: Sequence[str], options: Options) -> list[list[Unit]]:
+def _groups(sources: Sequence[str], options: Options) -> tuple[list[list[Unit]], str]:
+    """What is to be read, source by source, and a hash of what all shards are to read: names, sizes, times of change.
+
+    Raises UsageError for a study that an earlier one holds: its rows would be those of the other.
+    """
     groups = list_units(sources)
-    return groups if options.shard is None else _shard(groups, *options.shard)
-
-
-def _listing(units: Sequence[Unit]) -> str:
-    """A hash of what was to be read: names, sizes, times of change."""
+    if options.cam is not None:  # pictures that the run itself, or the one it goes on with, has put there
+        inside = os.path.join(os.path.realpath(options.cam), "")
+        groups = [[unit for unit in group if not os.path.realpath(unit.path).startswith(inside)] for group in groups]
+    if options.study and (empty := [source for source, group in zip(sources, groups, strict=True) if not group]):
+        raise UsageError(f"The study {printable(empty[0])} is part of an earlier one. Fix: name each study once.")
     digest = hashlib.sha256()
-    for unit in units:
-        digest.update(unit.key.encode())
-    return digest.hexdigest()
+    for group in groups:
+        for unit in group:
+            digest.update(unit.key.encode())
+    return groups if options.shard is None else _shard(groups, *options.shard), digest.hexdigest()
 
 
 def _header(model: LungCT, folder: Path | None, options: Options) -> dict[str, Any]:

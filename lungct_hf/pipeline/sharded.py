@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import LungCTError, exit_on_error, require
-from ..files import file_in_one_step, write_json
+from ..files import check_place, file_in_one_step, write_json
 from ..runtime import LungCT
 from ..runtime.session import usable_cores
 from .manifest import Tally, publishable
@@ -57,7 +57,8 @@ def part_of(output: Path, rank: int, world: int) -> Path:
 def join_parts(output: Path, form: str, world: int, command: Sequence[str]) -> dict[str, Any]:
     """Write the rows of all parts to `output` and remove the parts; returns the manifest.
 
-    Raises LungCTError when a part is missing, or has not the number of rows that its manifest states.
+    Raises LungCTError when a part is missing, has not the number of rows that its manifest states, or is a share of
+    other files than the first.
     """
     parts = [part_of(output, rank, world) for rank in range(world)]
     manifests = []
@@ -66,6 +67,11 @@ def join_parts(output: Path, form: str, world: int, command: Sequence[str]) -> d
             manifests.append(json.loads(_manifest_of(part).read_text(encoding="utf-8")))
         except OSError as error:
             raise LungCTError(f"{part.name} is not finished. Fix: give the same command again.") from error
+    if len({manifest["listing"] for manifest in manifests}) > 1:
+        raise LungCTError(
+            "The files were changed while the processes listed them, so some slices are in two parts, some in none. "
+            "Fix: give the same command again; the parts that do not fit are made anew."
+        )
     tally = Tally()
     with file_in_one_step(output) as handle:
         write_rows(tally.of(row for part in parts for row in _rows(part)), form, handle)
@@ -105,6 +111,8 @@ def run(
     workers: Annotated[int | None, typer.Option(min=1, help="Reader processes of each process.")] = None,
 ) -> None:
     """Answer for slices on every process that torchrun or accelerate has started."""
+    output = output.resolve()  # a link stays one
+    check_place(output)
     chosen = choose_format(form, output)
     rank, world, wait = _group()
     share = max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

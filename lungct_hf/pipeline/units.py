@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import BadSliceError, LungCTError, UsageError, brief
 from ..slices.archive import folder_items, zip_items
 from ..slices.frame import Unreadable
+from ..slices.kind import HEAD, sniff
 from ..slices.listing import natural_key, printable
 from ..slices.read import IMAGE_SUFFIXES
 from .table import list_table
@@ -113,10 +114,19 @@ def _file(path: Path, name: str) -> Iterator[Unit]:
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         yield from _rows(name, **identity)
-    elif suffix == ".zip":
+    elif suffix == ".zip" and _is_zip(path):
         yield from _members(path, name, identity)
     else:
         yield Unit("file", name, **identity)
+
+
+def _is_zip(path: Path) -> bool:
+    """Whether a file is what it is called; what it is instead, its reader finds out."""
+    try:
+        with path.open("rb") as handle:
+            return sniff(handle.read(HEAD)) == "zip"
+    except OSError:
+        return True  # which says what is wrong with it
 
 
 def _rows(name: str, path: str, **identity: Any) -> Iterator[Unit]:

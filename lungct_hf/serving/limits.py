@@ -48,7 +48,7 @@ def check_study_files(paths: Sequence[Path]) -> None:
         try:
             with zipfile.ZipFile(path) as archive:
                 unpacked = sum(member.file_size for member in archive.infolist())
-        except (zipfile.BadZipFile, OSError, ValueError):
+        except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
             continue  # its reader says what is wrong with it
         if unpacked > MAX_UNPACKED:
             raise UsageError(

@@ -160,6 +160,6 @@ def _members(path: Path) -> int | None:
     """How many files an archive says it has, None for anything else."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return sum(not member.is_dir() for member in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError):
+            return sum(not member.filename.endswith("/") for member in archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
         return None

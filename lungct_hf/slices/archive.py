@@ -7,11 +7,11 @@ because rows carry them on.
 from __future__ import annotations
 
 import io
-import lzma
 import os
 import stat
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -27,7 +27,9 @@ _MAX_MEMBERS = 500_000
 _MAX_TOTAL = 256 * 2**30  # bytes of all unpacked members
 _MAX_RATIO = 200  # unpacked to packed; slices stay below 20, and blank ones are small
 _FREE_RATIO = 16 * 2**20  # bytes below which the ratio does not matter
-_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError)
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError)
+# The others are unpacked without a limit by the standard library, whatever size is asked for.
+_PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def folder_items(folder: Path, label: str, _above: frozenset[str] = frozenset()) -> Iterator[Item | Unreadable]:
@@ -84,7 +86,7 @@ def zip_items(handle: BinaryIO, label: str) -> Iterator[Item | Unreadable]:
     """
     try:
         archive = zipfile.ZipFile(handle)
-    except _DAMAGE as error:
+    except (*_DAMAGE, NotImplementedError) as error:  # the second: a version of the format that is not known
         raise BadSliceError(f"the archive is damaged or cut short ({brief(error)})", "truncated") from error
     with archive:
         members = archive.infolist()
@@ -95,11 +97,14 @@ def zip_items(handle: BinaryIO, label: str) -> Iterator[Item | Unreadable]:
         if packed > handle.tell():
             raise BadSliceError("members of the archive overlap, as in a decompression bomb", "too-large")
         folders: dict[str, list[Item]] = {}
+        seen: Counter[str] = Counter()
         for member in sorted(members, key=lambda member: natural_key(member.filename)):
             parts = PurePosixPath(member.filename.replace("\\", "/")).parts
-            if member.is_dir() or any(map(is_hidden, parts)) and ".." not in parts:
+            if member.filename.endswith("/") or any(map(is_hidden, parts)) and ".." not in parts:
                 continue
-            name = printable(f"{label}/{member.filename}")
+            seen[member.filename] += 1
+            again = f"#{seen[member.filename]}" if seen[member.filename] > 1 else ""  # two members of one name
+            name = printable(f"{label}/{member.filename}{again}")
             if problem := _problem(member, parts):
                 yield Unreadable(name, *problem)
             elif not is_side_file(parts[-1]):
@@ -117,6 +122,8 @@ def _problem(member: zipfile.ZipInfo, parts: tuple[str, ...]) -> tuple[str, str]
         return "unsupported", "It is a link, and links in archives are not followed."
     if member.flag_bits & 0x1:
         return "unsupported", "It is encrypted; unpack the archive with its password first."
+    if member.compress_type not in _PACKINGS:
+        return "unsupported", "It is packed in a way that is not read here. Fix: pack the archive with deflate."
     if member.filename.lower().endswith((".zip", ".7z", ".rar", ".tar", ".tgz")):
         return "unsupported", "It is an archive inside an archive; unpack the outer one first."
     if member.file_size > MAX_MEMBER:

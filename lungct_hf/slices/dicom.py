@@ -100,9 +100,9 @@ def _decode(dataset: Dataset) -> Iterator[np.ndarray]:
         is_palette = dataset.PhotometricInterpretation == Photometric.PALETTE_COLOR
         if decoder.is_encapsulated:
             check_codestreams(dataset)
-        frames = decoder.iter_array(
-            dataset, raw=dataset.SamplesPerPixel == 1, decoding_plugin=plugin, **as_pixel_options(dataset)
-        )
+        with quiet():
+            options = as_pixel_options(dataset)
+        frames = decoder.iter_array(dataset, raw=dataset.SamplesPerPixel == 1, decoding_plugin=plugin, **options)
         while True:
             with quiet():
                 item = next(frames, None)
@@ -138,13 +138,17 @@ def _to_hu(dataset: Dataset, stored: np.ndarray, header: Header, window: Window)
         # Padding that is darker than air stays as it is; padding at a bright value would be taken for bone.
         outside = (stored >= low) & (stored <= high) & (hu > -1000.0)
         hu[outside] = min(window.center - window.width / 2, -1000.0)
+    if stored.dtype.kind == "f":  # no number is no tissue
+        hu = np.nan_to_num(hu, copy=False, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
     return hu
 
 
 def _signed(dataset: Dataset, padding: int) -> int:
-    """Padding as a stored value: some writers put it in an unsigned element beside signed pixels."""
+    """Padding as a stored value: some writers put it in an unsigned element beside signed pixels, or the reverse."""
     bits = int(dataset.BitsAllocated)
-    return padding - 2**bits if dataset.PixelRepresentation == 1 and padding >= 2 ** (bits - 1) else padding
+    if dataset.PixelRepresentation == 1:
+        return padding - 2**bits if padding >= 2 ** (bits - 1) else padding
+    return padding + 2**bits if padding < 0 else padding
 
 
 def _rescale(dataset: Dataset, stored: np.ndarray, header: Header) -> np.ndarray:

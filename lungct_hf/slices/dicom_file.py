@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MAX_FRAME_PIXELS = 32_000_000  # of one frame: a CT slice has 0.26 million, a mammogram about 20 million
 _MAX_PIXELS = 2**31  # of all frames of one file
 _MAX_INFLATED = 600 * 2**20  # bytes
-_MAX_META = 65_536  # bytes
+_FREE_INFLATED, _MAX_RATIO = 16 * 2**20, 200  # bytes below which unpacked to packed does not matter; as in archives
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 
 # What is read from a file. Everything else, and with it all that names a person, is passed over by the parser.
@@ -127,7 +127,6 @@ def complete(dataset: Dataset) -> list[str]:
         raise BadSliceError("it does not say how many bits a pixel has")
     samples = integer(dataset, "SamplesPerPixel") or 1
     defaults = {
-        "NumberOfFrames": frames,
         "SamplesPerPixel": 1,
         "PhotometricInterpretation": "MONOCHROME2" if samples == 1 else "RGB",
         "BitsStored": integer(dataset, "BitsAllocated"),
@@ -136,12 +135,14 @@ def complete(dataset: Dataset) -> list[str]:
     for keyword, value in defaults.items():
         if element(dataset, keyword) in (None, ""):
             setattr(dataset, keyword, value)
-            if keyword != "NumberOfFrames":  # nobody states that it is one
-                assumed.append(keyword)
+            assumed.append(keyword)
+    if not integer(dataset, "NumberOfFrames"):  # mostly absent where it is one; 0 has been seen
+        dataset.NumberOfFrames = frames
     meta = dataset.file_meta
     if not meta.get("TransferSyntaxUID"):
         implicit, little = dataset.original_encoding
-        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        # None: a data set that was made in memory, where pydicom keeps pixels in little endian.
+        explicit = ExplicitVRBigEndian if little is False else ExplicitVRLittleEndian
         meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
         assumed.append("TransferSyntaxUID")
     return assumed
@@ -185,23 +186,30 @@ def codestream_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _inflate(handle: BinaryIO) -> BinaryIO:
-    """The file, or for the deflated transfer syntax one whose unpacked size is known to be bearable."""
-    head = handle.read(144)
+    """The file, or for the deflated transfer syntax one whose unpacked size is known to be bearable.
+
+    pydicom unpacks without a limit, so it must be asked, and in the way in which it will read, what it will unpack.
+    """
+    from pydicom.filereader import _read_file_meta_info, read_preamble
+
+    try:
+        read_preamble(handle, force=True)
+        is_deflated = _read_file_meta_info(handle).get("TransferSyntaxUID") == _DEFLATED.decode()
+    except Exception:  # reading it for good fails in the same way, and says why
+        is_deflated = False
+    start = handle.tell()
     handle.seek(0)
-    # The file meta information begins with its own length in bytes (PS3.10 section 7.1).
-    if head[128:138] != b"DICM\x02\0\0\0UL" or (length := int.from_bytes(head[140:144], "little")) > _MAX_META:
+    if not is_deflated:
         return handle
-    meta = handle.read(144 + length)
-    if _DEFLATED not in meta:
-        handle.seek(0)
-        return handle
+    meta, packed = handle.read(start), handle.read()
+    limit = min(_MAX_INFLATED, max(_FREE_INFLATED, _MAX_RATIO * len(packed)))
     unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        body = unpacker.decompress(handle.read(), _MAX_INFLATED)
+        body = unpacker.decompress(packed, limit)
     except zlib.error as error:
         raise BadSliceError(f"its deflated part is damaged ({brief(error)})") from error
     if unpacker.unconsumed_tail:
-        raise BadSliceError(f"it unpacks to more than {_MAX_INFLATED // 2**20} MB", "too-large")
+        raise BadSliceError(f"it unpacks to more than {limit / 2**20:,.0f} MB", "too-large")
     if not unpacker.eof:
         raise BadSliceError("its deflated part ends too early", "truncated")
     # What was deflated is Explicit VR Little Endian (PS3.5 section A.5); a UID may be padded with zero bytes.

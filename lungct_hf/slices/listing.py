@@ -20,6 +20,7 @@ _SIDE_SUFFIXES = (
     ".html",
     ".parquet",
     ".log",
+    ".journal",  # of a run of `lungct predict` that writes into the folder it reads
 )
 _SIDE_FILES = {"dicomdir", "license", "readme", "version", "lockfile"}
 

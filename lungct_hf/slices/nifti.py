@@ -46,8 +46,11 @@ def nifti_frames(handle: BinaryIO, size: int, window: Window, file: str) -> Iter
 def _open(handle: BinaryIO) -> Any:
     import nibabel
 
-    version_2 = handle.read(8)[4:7] == b"n+2"
+    head = handle.read(348)
     handle.seek(0)
+    if b"ni1" == head[344:347] or b"ni2" == head[4:7]:
+        raise BadSliceError("it is the header of a NIfTI pair; convert the pair to one .nii file", "unsupported")
+    version_2 = head[4:7] == b"n+2"
     try:
         image = (nibabel.Nifti2Image if version_2 else nibabel.Nifti1Image).from_stream(handle)
         if not np.isfinite(image.affine).all():

@@ -181,15 +181,18 @@ def _check_size(size: int, limit: int) -> None:
 
 def _gunzip(packed: BinaryIO, content: BinaryIO) -> None:
     """Unpack a gzip file block by block, so that a bomb is noticed before it fills anything."""
-    unpacker, total = zlib.decompressobj(16 + zlib.MAX_WBITS), 0
-    block = packed.read(_BLOCK)
+    unpacker, total, block = zlib.decompressobj(16 + zlib.MAX_WBITS), 0, b""
     try:
-        while block and not unpacker.eof:
+        while block := block or packed.read(_BLOCK):
+            if unpacker.eof:
+                if not block.startswith(b"\x1f"):  # what follows the last member is ignored, as gzip does
+                    break
+                unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)  # another member (RFC 1952), as bgzip writes them
             part = unpacker.decompress(block, _BLOCK)
             total += len(part)
             _check_size(total, _MAX_VOLUME)
             content.write(part)
-            block = unpacker.unconsumed_tail or packed.read(_BLOCK)
+            block = unpacker.unconsumed_tail or unpacker.unused_data
     except zlib.error as error:
         raise BadSliceError(f"it cannot be unpacked ({brief(error)})") from error
     if not unpacker.eof:
