@@ -125,7 +125,10 @@ def difference(a: Sample, b: Sample, *, replicates: int = REPLICATES, seed: int 
     flat: dict[str, Interval] = {}
     for name in points[0]:
         one, other = float(points[0][name][0]), float(points[1][name][0])
-        made = _percentiles(one - other, drawn[0][name] - drawn[1][name], alone)
+        apart = drawn[0][name] - drawn[1][name]
+        made = _percentiles(one - other, apart, alone)
+        if not alone and not apart.any():  # the same answers
+            made |= {"low": 0.0, "high": 0.0}
         flat[name] = made | {"a": _plain(one), "b": _plain(other)}
     return {"paired": paired, **{n: flat[n] for n in OVERALL if n in flat}, "per_class": nested(flat)}
 
@@ -154,7 +157,8 @@ def _percentiles(value: float, drawn: np.ndarray, alone: bool) -> Interval:
     found: Interval = {"value": _plain(value), "low": None, "high": None}
     if missing:
         found["undefined"] = round(missing, 4)
-    if not alone and np.isfinite(value) and missing <= _MOSTLY:
+    # Where every draw gives the same, the draws do not know how sure the figure is: no interval, not one of no width.
+    if not alone and np.isfinite(value) and missing <= _MOSTLY and np.ptp(defined) > 0:
         edge = 100 * (1 - LEVEL) / 2
         found["low"], found["high"] = (round(float(v), 6) for v in np.percentile(defined, [edge, 100 - edge]))
     return found

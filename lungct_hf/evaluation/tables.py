@@ -111,7 +111,7 @@ def notes(metrics: Metrics) -> list[str]:
     found = list(test["cautions"])
     for source, block in metrics["baselines"].items():
         by = block["model_minus"]["balanced_accuracy"]
-        if by["low"] is not None and by["low"] <= 0:
+        if by["value"] is not None and (by["low"] is None or by["low"] <= 0):
             found.append(f"The model is not shown to beat {SOURCES[source]}: difference {percent(by)} points.")
     rule = test.get("abstention")
     if rule:

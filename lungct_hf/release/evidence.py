@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from ..decision import Calibration
+from ..decision import Calibration, decide
 from ..errors import LungCTError
 from ..evaluation.differences import STRICT, differences
 from ..hub.author import PLACEHOLDER, author_text, with_author_text
@@ -174,6 +174,48 @@ def metrics_reasons(evidence: Evidence) -> list[Reason]:
         return []
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
     return [Reason("metrics-mismatch", f"metrics.json: {found[0]}{more}")]
+
+
+def rule_reasons(evidence: Evidence) -> list[Reason]:
+    """Where the stored abstentions, or what lungct.json promises of its rule, do not follow from the stored answers.
+
+    Of a cross-validated model nothing can be said: each fold had a rule of its own, which is not kept.
+    """
+    from ..evaluation.predictions import logits_of
+
+    record, table = evidence.contract.get("calibration"), evidence.table
+    if not record or evidence.report.metrics["split"].get("evidence") == CROSS_VALIDATED:
+        return []
+    calibration = Calibration.from_json(record)
+    rule = calibration.abstain
+    stored = table["abstained"].to_pylist() if "abstained" in table.column_names else [None] * len(table)
+    if rule is None:
+        wrong = sum(value is not None for value in stored)
+        said = f"{wrong} rows of predictions.parquet abstain or answer by a rule, and lungct.json has none"
+        return [Reason("calibration-mismatch", said)] if wrong else []
+    logits = logits_of(table)
+    distance = np.array(table["distance"].to_pylist(), np.float64) if rule.distance is not None else None
+    reasons = [decision.reason or "" for decision in decide(calibration, logits, distance=distance)]
+    wrong = sum(found != due for found, due in zip(stored, reasons, strict=True))
+    if wrong:
+        said = f"{wrong} of {len(stored)} rows of predictions.parquet are not what the rule in lungct.json decides"
+        return [Reason("calibration-mismatch", said)]
+    held_out = np.array(table["split"].to_pylist()) == "validation"
+    if not held_out.any() or rule.expected_coverage is None or rule.expected_error is None:
+        return []
+    labels = np.array([LABELS.index(label) for label in table["label"].to_pylist()])
+    answered = held_out & (np.array(reasons) == "")
+    errors = int((logits.argmax(axis=1) != labels)[answered].sum())
+    promised = rule.expected_coverage * held_out.sum()
+    # The answer at the threshold itself may have been rounded to the other side when the logits were stored.
+    moved = abs(promised - answered.sum())
+    if moved > 1.5 or abs(rule.expected_error * promised - errors) > 0.01 + moved:
+        said = (
+            f"lungct.json promises {promised:.0f} answers on the validation slices and an error of "
+            f"{100 * rule.expected_error:.1f} %, the predictions give {answered.sum()} answers and {errors} errors"
+        )
+        return [Reason("calibration-mismatch", said)]
+    return []
 
 
 def card_reasons(folder: Path, names: list[str | None]) -> list[Reason]:

@@ -78,7 +78,7 @@ def _shortcuts(evidence: Evidence) -> Iterator[Reason]:
         yield Reason("shortcut-probe", "no answers of a nearest neighbour on the outer ring are stored beside its own")
     else:
         value = ring["model_minus"]["balanced_accuracy"]
-        if value["value"] is None or value["value"] <= 0 or (value["low"] is not None and value["low"] <= 0):
+        if value["value"] is None or value["value"] <= 0 or value["low"] is None or value["low"] <= 0:
             yield Reason(
                 "shortcut-probe",
                 "it is not shown to beat a nearest neighbour on the outer ring of the slice, where no lung is: the "

@@ -69,7 +69,7 @@ def inspect(run: Path, *, token: str | None = None) -> tuple[Evidence, list[Reas
     ids = [str(value) for column in ("id", "group") for value in found.table[column].to_pylist()]
     ids += [*found.split.ids.tolist(), *found.split.groups.tolist()]
     reasons = content.pickles(files) + content.secrets(files, token) + content.patient_data(files, ids)
-    reasons += evidence.manifest_reasons(found) + evidence.metrics_reasons(found)
+    reasons += evidence.manifest_reasons(found) + evidence.metrics_reasons(found) + evidence.rule_reasons(found)
     reasons += evidence.card_reasons(model, [(record_of(model) or {}).get("repo")])
     return found, reasons + evidence.eval_results_reasons(model)
 

@@ -25,6 +25,7 @@ CODES = {
     "secret": "something that looks like an access token or a private key is among the files",
     "patient-data": "a DICOM file, a DICOM tag of a person or a person's name is among the files or ids",
     "metrics-mismatch": "metrics.json does not follow from predictions.parquet",
+    "calibration-mismatch": "the stored abstentions or the rule's promise do not follow from the stored answers",
     "card-mismatch": "README.md was edited outside the author's text",
 }
 HARD = ("tag-exists", "pickle", "secret")  # published is published: no override

@@ -114,6 +114,7 @@ def _evidence(fetched: FetchedModel, found: Verification) -> None:
         found.held.append("no group has slices both in test and outside it")
     metrics = evidence.metrics_reasons(stored)
     found.check(f"metrics.json follows from the {len(stored.table)} stored predictions", metrics)
+    found.check("the stored abstentions follow from the stored answers and lungct.json", evidence.rule_reasons(stored))
     found.check(".eval_results follows from metrics.json", evidence.eval_results_reasons(folder))
     record = record_of(folder) or {}
     found.check(

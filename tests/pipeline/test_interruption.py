@@ -15,6 +15,11 @@ from pathlib import Path
 import pytest
 
 from helpers import run
+from lungct_hf.pipeline.reader import ReadSlice, Settings
+from lungct_hf.pipeline.readers import Readers
+from lungct_hf.pipeline.units import list_units
+from lungct_hf.slices.preprocess import Preprocessing
+from lungct_hf.slices.window import LUNG_WINDOW
 from predict_runs import Predict, predict_command
 
 HOSTILE = Path(__file__).with_name("hostile.py")
@@ -153,6 +158,21 @@ def test_a_reader_that_hangs_is_replaced(hostile_folder: Path, model_dir: Path) 
     rows = list(csv.DictReader(done.stdout.splitlines()))
     assert [row["decision"] for row in rows if row["file"].endswith("hang.png")] == ["error"]
     assert sum(row["file"].endswith(".tif") for row in rows) == 3
+
+
+def test_a_run_that_slept_blames_no_slice(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lungct_hf.pipeline.readers._POLL", 0.4)
+    units = [unit for group in list_units([str(folder / "a")]) for unit in group]
+    tasks = iter([(number, unit, 0) for number, unit in enumerate(units)])
+    with Readers(Settings(LUNG_WINDOW, Preprocessing(size=64)), 1, slots=1, patience=2.0) as pool:
+        (reader,) = pool._readers
+        found = pool.read(tasks)
+        first = next(found)
+        os.kill(reader.process.pid, signal.SIGSTOP)  # as Ctrl-Z stops all of a run
+        time.sleep(3.0)
+        os.kill(reader.process.pid, signal.SIGCONT)
+        rows = [first, *found]
+    assert [type(row.found) for row in rows if row.found is not None] == [ReadSlice] * len(units)
 
 
 def test_readers_that_only_die_end_the_run(tmp_path: Path, model_dir: Path) -> None:

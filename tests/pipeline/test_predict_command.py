@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import shutil
+import zipfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -100,6 +103,43 @@ def test_cam_pictures(predict: Predict, folder: Path, tmp_path: Path) -> None:
         assert red.tobytes() != blue.tobytes()
 
 
+def test_a_run_does_not_read_what_it_writes(predict: Predict, folder: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(folder / "a", data)
+    arguments = (".", "-o", "rows.csv", "--cam", "maps")
+    assert predict(*arguments, cwd=data).returncode == 0
+    (data / "rows.csv.journal").write_text("of another run")
+    again = predict(".", "-o", "more.csv", "--cam", "maps", cwd=data)
+    assert again.returncode == 0 and (data / "maps").is_dir()
+    assert read_csv((data / "more.csv").read_text()) == read_csv((data / "rows.csv").read_text())
+    assert len(read_csv((data / "rows.csv").read_text())) == 4
+
+
+def test_names_decide_nothing_and_rows_of_archives_name_them(predict: Predict, folder: Path, tmp_path: Path) -> None:
+    shutil.copy(folder / "a" / "slice 0.png", tmp_path / "picture.zip")
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+        archive.write(folder / "a" / "slice 1.png", "../up.png")
+    long = tmp_path / f"{'肺' * 70}.png"
+    shutil.copy(folder / "a" / "slice 2.png", long)
+    done = predict(tmp_path / "picture.zip", tmp_path / "bad.zip", long, "--cam", tmp_path / "cam", "--format", "csv")
+    assert done.returncode == 0, done.stderr
+    first, second, third = read_csv(done.stdout)
+    assert first["p_normal"] is not None and third["p_normal"] is not None
+    assert (second["file"], second["reason"]) == (f"{tmp_path}/bad.zip/../up.png", "unsupported")
+    assert len(list((tmp_path / "cam").iterdir())) == 2
+
+
+def test_only_files_are_written_to(predict: Predict, folder: Path, tmp_path: Path) -> None:
+    pipe, kept, link = tmp_path / "pipe", tmp_path / "kept.csv", tmp_path / "link.csv"
+    os.mkfifo(pipe)
+    done = predict(folder / "drawn.png", "-o", pipe, "--format", "csv")
+    assert done.returncode == 2 and "device or a pipe" in done.stderr and pipe.is_fifo()
+    kept.touch()
+    link.symlink_to(kept)
+    assert predict(folder / "drawn.png", "-o", link).returncode == 0
+    assert link.is_symlink() and len(read_csv(kept.read_text())) == 1
+
+
 def test_a_study_has_its_slices_and_one_case(predict: Predict, folder: Path, tmp_path: Path, model_dir: Path) -> None:
     done = predict(folder / "a", folder / "more.zip", "--study", "-o", tmp_path / "cases.json")
     assert done.returncode == 0, done.stderr
@@ -158,6 +198,7 @@ def test_wrong_calls(predict: Predict, folder: Path, tmp_path: Path) -> None:
         ([folder, "--output", tmp_path], 2, "is a folder"),
         ([folder, "--shard", "3/3"], 2, "I from 0 to N-1"),
         ([folder, "--study", "--shard", "0/3"], 2, "tear a --study apart"),
+        ([folder / "a", folder / "a", "--study"], 2, "name each study once"),
         ([folder, "--batch-size", "0"], 2, "--batch-size"),
         ([folder, "--cam", folder / "drawn.png"], 2, "a folder is needed"),
         ([], 2, "sources"),

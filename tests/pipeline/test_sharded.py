@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,6 +33,17 @@ def test_parts_are_joined_only_when_all_are_there(predict: Predict, folder: Path
     rows = json.loads(output.read_text())
     assert len(rows) == whole["rows"] == len(json.loads(predict(folder, "--format", "json").stdout))
     assert {path.name for path in tmp_path.iterdir()} == {"rows.json", "rows.json.manifest.json"}
+
+
+def test_parts_of_different_listings_are_not_joined(predict: Predict, folder: Path, tmp_path: Path) -> None:
+    data, output = tmp_path / "data", tmp_path / "rows.json"
+    shutil.copytree(folder / "a", data)
+    for rank in (0, 1):
+        assert predict(data, "-o", part_of(output, rank, 2), "--shard", f"{rank}/2").returncode == 0
+        shutil.copy(folder / "drawn.png", data / "0.png")  # sorts first, so it moves what the next process takes
+    with pytest.raises(LungCTError, match="files were changed while"):
+        join_parts(output, "json", 2, [])
+    assert not output.exists()
 
 
 def worker(launcher: int, rank: int) -> int | None:

@@ -193,6 +193,14 @@ def test_figures_and_card_must_follow_from_the_predictions(run_dir: Path, clean:
     assert codes(inspected(run_dir, clean)) == set()
 
 
+def test_abstentions_without_a_rule_are_refused(run_dir: Path, clean: Prepared) -> None:
+    predictions = run_dir / "model" / "evaluation" / "predictions.parquet"
+    rows = pq.read_table(predictions).to_pylist()
+    write_predictions(predictions, [row | {"abstained": "low-confidence"} for row in rows])
+    finish(run_dir / "model")
+    assert codes(inspected(run_dir, clean)) == {"calibration-mismatch"}
+
+
 def test_what_is_published_is_made_anew(run_dir: Path, tmp_path: Path, clean: Prepared) -> None:
     """With the mismatch allowed, the figures that go out are still those of the predictions."""
     edit(run_dir / "model" / "evaluation" / "metrics.json", lambda record: record["test"].update(accuracy=0.99))

@@ -137,6 +137,37 @@ def test_bombs_are_refused_by_their_directory() -> None:
     assert isinstance(row, Unreadable) and row.reason == "too-large"
 
 
+@pytest.mark.parametrize("packing", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_packings_that_unpack_without_a_limit_are_refused(packing: int) -> None:
+    (row,) = open_slices(zipped({"1.png": png()}, packing))
+    assert isinstance(row, Unreadable) and row.reason == "unsupported" and "deflate" in row.detail
+
+
+def test_a_directory_that_makes_no_sense_is_a_row() -> None:
+    whole = bytearray(zipped({"1.png": png()}))
+    at = whole.find(b"PK\x01\x02")
+    whole[at + 6] = 99  # the version of the format that is needed
+    (row,) = open_slices(bytes(whole))
+    assert isinstance(row, Unreadable) and row.reason == "truncated"
+    nameless = zipfile.ZipInfo("x")
+    nameless.filename = ""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr(nameless, png())
+        archive.writestr("1.png", png())
+    rows = {type(row) for row in open_slices(out.getvalue())}
+    assert rows == {Frame, Unreadable}
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_members_of_one_name_are_two_rows() -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("1.png", png())
+        archive.writestr("1.png", png())
+    assert [row.file for row in open_slices(out.getvalue(), file="x.zip")] == ["x.zip/1.png", "x.zip/1.png#2"]
+
+
 def test_overlapping_members_are_a_bomb() -> None:
     data = zipped({"1.png": png()}, zipfile.ZIP_STORED)
     start, end = data.find(b"PK\x01\x02"), data.find(b"PK\x05\x06")

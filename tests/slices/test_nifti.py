@@ -52,6 +52,9 @@ def test_every_orientation_gives_the_same_slices(order: tuple[int, ...]) -> None
 
 def test_gzip_scaling_one_slice_and_the_second_version() -> None:
     assert len(frames(gzip.compress(stored().to_bytes()))) == 3
+    whole = stored().to_bytes()
+    parts = b"".join(gzip.compress(whole[at : at + 20_000]) for at in range(0, len(whole), 20_000))  # as bgzip does
+    assert len(frames(parts)) == 3 and len(frames(parts + b"\0" * 512)) == 3
     image = stored()
     scaled = nibabel.Nifti1Image((VOLUME + 1024).astype(np.uint16), TO_WORLD)
     scaled.header.set_slope_inter(1, -1024)
@@ -100,6 +103,13 @@ def test_claims_are_checked_against_the_file() -> None:
         header["vox_offset"], header["magic"] = 352, b"n+1"
         row = next(open_slices(header.binaryblock + b"\0" * 5000))
         assert isinstance(row, Unreadable) and row.reason == expected
+
+
+def test_half_of_a_pair_is_named() -> None:
+    header = stored().header.copy()
+    header["magic"] = b"ni1"
+    row = next(open_slices(header.binaryblock))
+    assert isinstance(row, Unreadable) and row.reason == "unsupported" and "pair" in row.detail
 
 
 def test_a_gzip_bomb_stops_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
