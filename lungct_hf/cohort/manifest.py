@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,7 +68,8 @@ def read_manifest(path: Path) -> Manifest:
 
     Raises:
         LungCTError: it is missing, empty, not a CSV with the columns id, sha256, label, group, split, fold, has a
-            value that cannot be, or a row has been changed since it was written; the text names its slice.
+            value that cannot be, lists an id twice, has rows of several splits, or a row has been changed since it was
+            written; the text names its slice.
     """
     shown = f'The split manifest "{path.name}"'
     fix = "Fix: use one that `lungct split` or a training run has written."
@@ -92,7 +94,12 @@ def read_manifest(path: Path) -> Manifest:
             f"{shown} was edited after it was written: {len(changed)} rows no longer fit their check digits: "
             f"{listed}. Fix: restore it, or make a new split (one that is made by hand has no column check)."
         )
-    made = {name: rows[0].get(name) or "" for name in _MADE}
+    if again := [name for name, count in Counter(row["id"] for row in rows).items() if count > 1]:
+        listed = first_few([f'"{name}"' for name in again], 5)
+        raise LungCTError(
+            f"{shown} lists {len(again)} ids more than once: {listed}. Fix: a row for each slice, or a new split."
+        )
+    made = _how_made(shown, rows)
     fold_of = [int(row["fold"]) for row in rows]
     splits = [str(_split_name(row["split"])) for row in rows]
     tested = {fold for fold, split in zip(fold_of, splits, strict=True) if split == "test"}
@@ -113,6 +120,19 @@ def read_manifest(path: Path) -> Manifest:
         margin=float(made["margin"]) if re.fullmatch(r"0?[.][0-9]+", made["margin"]) else None,
         rule=made["rule"],
     )
+
+
+def _how_made(shown: str, rows: list[dict[str, str]]) -> dict[str, str]:
+    """How the split was made, by column; every row must say the same."""
+    made = {name: rows[0].get(name) or "" for name in _MADE}
+    for name, value in made.items():
+        odd = next((row for row in rows if (row.get(name) or "") != value), None)
+        if odd is not None:
+            raise LungCTError(
+                f'{shown} has rows of different splits: the column {name} is "{value}" for "{rows[0]["id"]}" and '
+                f'"{odd.get(name) or ""}" for "{odd["id"]}". Fix: restore it, or make a new split.'
+            )
+    return made
 
 
 def _wrong_cell(row: dict[str, str]) -> str:

@@ -16,8 +16,8 @@ def match_rows(shown: str, ids: np.ndarray, sha256: np.ndarray, labels: np.ndarr
     """For each slice of `cohort` the manifest row with the same bytes and label; renamed files are found by sha256.
 
     Raises:
-        LungCTError: a file of the manifest is missing or changed, its label differs, or the data have more files. The
-            text names the first few.
+        LungCTError: a slice of the manifest is missing (copies count one by one) or changed, its label differs, or the
+            data have more files. The text names the first few.
     """
     rows_of: dict[str, list[int]] = defaultdict(list)
     for row, sha in enumerate(sha256.tolist()):
@@ -35,6 +35,7 @@ def match_rows(shown: str, ids: np.ndarray, sha256: np.ndarray, labels: np.ndarr
         else:
             waiting.append(i)
     problems: dict[str, list[str]] = defaultdict(list)
+    named: set[str] = set()  # of the rows that a problem has told of
     for i in waiting:
         name, label = str(cohort.ids[i]), int(cohort.labels[i])
         left = rows_of[str(cohort.sha256[i])]
@@ -43,16 +44,20 @@ def match_rows(shown: str, ids: np.ndarray, sha256: np.ndarray, labels: np.ndarr
             matched[i] = same[0]
             left.remove(same[0])
         elif left:
+            named.add(name)
             was = LABELS[int(labels[left.pop(0)])]
             problems["with another label"].append(f'"{name}" ({LABELS[label]}, in the manifest {was})')
         elif name in names:
+            named.add(name)
             problems["with other bytes"].append(f'"{name}"')
         else:
             problems["that the manifest does not list"].append(f'"{name}"')
     here = set(cohort.ids.tolist())
-    gone = [str(ids[row]) for rows in rows_of.values() for row in rows if str(ids[row]) not in here]
-    if gone:
-        problems["missing from the data"] = [f'"{name}"' for name in gone]
+    for name in (str(ids[row]) for rows in rows_of.values() for row in rows):
+        # A name that is still there tells nothing: another slice of the manifest may have been moved over it.
+        if name not in named:
+            now = " (that file now holds another slice)" if name in here else ""
+            problems["missing from the data"].append(f'"{name}"{now}')
     if problems:
         text = "; ".join(f"{len(found)} {what}: {first_few(found, 5)}" for what, found in problems.items())
         raise LungCTError(

@@ -187,6 +187,51 @@ def test_each_difference_fails_with_the_name_of_the_file(manifest: Path, tmp_pat
     refused("1 that the manifest does not list", '"Normal cases/extra.png"')
 
 
+def test_a_slice_overwritten_with_another_is_missing(manifest: Path, tmp_path: Path) -> None:
+    normal = tmp_path / "data" / "Normal cases"
+    (normal / "Normal case (2).png").replace(normal / "Normal case (1).png")
+    with pytest.raises(LungCTError, match="Files 1 missing from the data: ") as error:
+        make_split(load(tmp_path / "data"), str(manifest))
+    assert '"Normal cases/Normal case (1).png" (that file now holds another slice)' in str(error.value)
+
+
+def test_each_copy_of_a_slice_has_a_row_of_its_own(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+    normal = make_folder() / "Normal cases"
+    shutil.copy(normal / "Normal case (1).png", normal / "copy.png")
+    made = make_split(load(tmp_path / "data"))
+    made.write_csv(tmp_path / "split.csv")
+    (normal / "copy.png").rename(normal / "renamed.png")
+    assert make_split(load(tmp_path / "data"), str(tmp_path / "split.csv")).hash == made.hash
+    (normal / "Normal case (1).png").unlink()
+    with pytest.raises(LungCTError, match=r'Files 1 missing from the data: "Normal cases/[^"]*"\. '):
+        make_split(load(tmp_path / "data"), str(tmp_path / "split.csv"))
+
+
+def test_an_id_listed_twice_is_refused(cohort: Cohort, manifest: Path) -> None:
+    names: list[str] = []
+
+    def change(rows: list[dict[str, str]]) -> None:
+        names.append(rows[4]["id"])
+        rows.append(rows[4] | {"split": "test"})
+        for row in rows:
+            del row["check"]
+
+    edit(manifest, change)
+    with pytest.raises(LungCTError, match="lists 1 ids more than once") as error:
+        make_split(cohort, str(manifest))
+    assert f'"{names[0]}"' in str(error.value)
+
+
+def test_rows_of_another_split_are_refused(cohort: Cohort, manifest: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.csv"
+    make_split(cohort, fold=2, seed=8).write_csv(other)
+    lines = manifest.read_text().splitlines()
+    manifest.write_text("\n".join([*lines[:-1], other.read_text().splitlines()[-1]]))
+    with pytest.raises(LungCTError, match='the column seed is "1" for .* and "8" for') as error:
+        make_split(cohort, str(manifest))
+    assert f'"{lines[-1].split(",")[0]}"' in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("column", "value"),
     [("split", "train"), ("fold", "0"), ("group", "linked-0"), ("label", "normal"), ("seed", "7"), ("test_fold", "3")],
