@@ -144,10 +144,10 @@ def _from_manifest(cohort: Cohort, protocol: str) -> Split:
         sha256=cohort.sha256,
         labels=cohort.labels,
     )
-    if aligned.protocol == "grouped" and aligned.groups_crossing:
+    if aligned.protocol == "grouped" and (aligned.groups_crossing or aligned.groups_in_training_and_validation):
         raise LungCTError(
             f'"{path.name}" is a grouped split, but {aligned.describe_crossing()}. A row has been moved. Fix: restore '
-            f"the manifest, or make a new split."
+            f"the manifest, give all rows of a group the same split, or make a new split."
         )
     return _checked(aligned)
 
@@ -161,6 +161,6 @@ def _checked(split: Split) -> Split:
                 f"The {name} split has no {' and no '.join(missing)} slices (protocol {split.protocol}). Every class "
                 f"is needed in train, validation and test. Fix: another split{wider}, or more cases."
             )
-    if split.protocol == "given" and split.groups_crossing:
+    if split.protocol == "given" and (split.groups_crossing or split.groups_in_training_and_validation):
         warnings.warn(f"The data's own splits leak: {split.describe_crossing()}.", stacklevel=3)
     return split

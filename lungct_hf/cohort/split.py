@@ -78,7 +78,13 @@ class Split:
     @cached_property
     def groups_crossing(self) -> int:
         """How many groups, joined by identical files, are both in test and in train or validation. 0 is honest."""
-        return len(self._crossing())
+        return len(self._crossing("test"))
+
+    @cached_property
+    def groups_in_training_and_validation(self) -> int:
+        """How many groups, joined by identical files, both train and validate. 0 is honest: what was trained on
+        neither calibrates nor says when to stop."""
+        return len(self._crossing("validation"))
 
     def fingerprint(self) -> str:
         """The fingerprint of the cohort that was split: the manifest lists every slice of it."""
@@ -86,11 +92,14 @@ class Split:
 
     def facts(self) -> dict[str, Any]:
         """The block `split` of metrics.json: which assignment of slices the figures rest on."""
+        shared = self.groups_in_training_and_validation
         return {
             "protocol": self.protocol,
             "grouping": self.grouping,
             "hash": self.hash,
             "groups_crossing": self.groups_crossing,
+            # By image groups are everywhere anyway; only splits that meant to keep them whole have this to say.
+            **({"groups_in_training_and_validation": shared} if shared and self.protocol != "image" else {}),
             "counts": self.counts(),
             "groups": {name: len(set(self.groups[self.indices(name)])) for name in SPLITS},
         }
@@ -110,16 +119,27 @@ class Split:
                 "--no-rotate-validation, or --split linked (or similarity, file-blocks:N, grouped, image)."
             )
         turns = [np.where(known, np.where(self.fold_of == fold, "validation", "train"), self.split) for fold in others]
-        return [self, *(replace(self, split=turn.astype(self.split.dtype)) for turn in turns)]
+        turned = [replace(self, split=turn.astype(self.split.dtype)) for turn in turns]
+        for turn in turned:
+            if self.protocol == "grouped" and turn.groups_in_training_and_validation:
+                raise UsageError(
+                    f"--rotate-validation: the folds part groups: in one turn {turn.describe_crossing()}. Fix: "
+                    "--no-rotate-validation, or a split whose folds keep groups whole."
+                )
+        return [self, *turned]
 
     def describe_crossing(self) -> str:
         """How many groups cross, with the names of a few files on both sides."""
-        examples = []
-        for rows in self._crossing()[:3]:
-            inside = next(i for i in rows if self.split[i] == "test")
-            outside = next(i for i in rows if self.split[i] in ("train", "validation"))
-            examples.append(f'"{self.ids[inside]}" (test) and "{self.ids[outside]}" ({self.split[outside]})')
-        return f"{self.groups_crossing} groups are both in test and outside it, for example {'; '.join(examples)}"
+        sentences = []
+        for name, where in (("test", "test and outside it"), ("validation", "training and in validation")):
+            examples = []
+            for rows in (found := self._crossing(name))[:3]:
+                inside = next(i for i in rows if self.split[i] == name)
+                outside = next(i for i in rows if self.split[i] != name)
+                examples.append(f'"{self.ids[inside]}" ({name}) and "{self.ids[outside]}" ({self.split[outside]})')
+            if found:
+                sentences.append(f"{len(found)} groups are both in {where}, for example {'; '.join(examples)}")
+        return ", and ".join(sentences)
 
     def write_csv(self, path: str | Path) -> None:
         """Write the manifest: id, sha256, label, group, split, fold, reason, and how it was made; atomically.
@@ -174,10 +194,14 @@ class Split:
         rows = self.indices(name)
         return self.groups[rows], self.labels[rows]
 
-    def _crossing(self) -> list[list[int]]:
-        """The rows of each group, joined by identical files, that is on both sides of the test set."""
+    def _crossing(self, name: str) -> list[list[int]]:
+        """The rows of each group, joined by identical files, that is in `name` and in a split which comes before it.
+
+        Training comes before validation, both before test: what one of them shows must not have been learned before.
+        """
+        among = SPLITS[: SPLITS.index(name) + 1]
         rows_of: dict[int, list[int]] = defaultdict(list)
         for i, unit in enumerate(units(self.groups, self.sha256).tolist()):
-            if self.split[i] != DROPPED:
+            if self.split[i] in among:
                 rows_of[unit].append(i)
-        return [rows for rows in rows_of.values() if len({self.split[i] == "test" for i in rows}) == 2]
+        return [rows for rows in rows_of.values() if len({self.split[i] == name for i in rows}) == 2]

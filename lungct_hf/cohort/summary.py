@@ -32,6 +32,7 @@ def summarise(split: Split, largest: int = 5) -> dict[str, Any]:
         "margin": split.margin,
         "hash": split.hash,
         "groups_crossing": split.groups_crossing,
+        "groups_in_training_and_validation": split.groups_in_training_and_validation,
         "slices": len(split.ids),
         "groups": len(sizes),
         "parts": {name: _count(split, rows) for name, rows in parts.items()},

@@ -118,6 +118,7 @@ def _tables(facts: dict[str, Any]) -> list[str]:
     lines += [
         f"Slices by what ties them to their group: {links or 'not recorded'}",
         f"Groups both in test and outside it: {facts['groups_crossing']}",
+        f"Groups both in training and in validation: {facts['groups_in_training_and_validation']}",
         f"Hash {facts['hash']}",
     ]
     lines.append(

@@ -63,7 +63,10 @@ def describe_data(say: Callable[[str], None], cohort: Cohort, split: Split) -> N
     counts = ", ".join(f"{count} {name}" for name, count in cohort.counts().items())
     say(f"{len(cohort)} slices ({counts}) in {len(set(split.groups))} groups ({split.grouping}).")
     sizes = ", ".join(f"{name} {len(split.indices(name))}" for name in ("train", "validation", "test"))
-    say(f"Split {split.protocol}: {sizes}; {split.groups_crossing} groups on both sides; hash {split.hash[:12]}.")
+    crossing = f"{split.groups_crossing} groups on both sides"
+    if shared := split.groups_in_training_and_validation:
+        crossing += f", {shared} in training and validation"
+    say(f"Split {split.protocol}: {sizes}; {crossing}; hash {split.hash[:12]}.")
 
 
 def describe_run(options: Options, cohort: Cohort) -> dict[str, Any]:

@@ -119,6 +119,8 @@ def split_facts(planned: Facts, measured: Facts) -> Facts:
         text += f" Fold {planned.get('fold')} of {planned['folds']} is the test fold (seed {planned.get('seed')})."
     if crossing is not None:
         text += f" Groups with slices on more than one side: {crossing}."
+    if shared := measured.get("groups_in_training_and_validation"):
+        text += f" Groups in both training and validation, so that the calibration may be too sure: {shared}."
     return {"sentence": text, "hash": planned.get("hash") or measured.get("hash") or NOT_RECORDED}
 
 

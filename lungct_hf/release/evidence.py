@@ -147,8 +147,13 @@ def _data_mismatch(evidence: Evidence) -> Iterator[Reason]:
 
 def _crossing(evidence: Evidence) -> Iterator[Reason]:
     split, stored = evidence.split, evidence.report.metrics["split"]
+    shared = split.groups_in_training_and_validation
     crossing = max(split.groups_crossing, len(_groups_in_several_folds(evidence.table)))
-    if not crossing and not stored.get("groups_crossing"):
+    if not crossing and not shared and not stored.get("groups_crossing"):
+        return
+    if shared and not crossing:
+        how = f"{split.describe_crossing()} ({stored.get('protocol')} split)"
+        yield Reason("groups-across-split", f"{how}: calibration and the choice of an epoch rest on learned slices")
         return
     how = split.describe_crossing() if split.groups_crossing else f"{crossing or stored['groups_crossing']} groups"
     how += "" if split.groups_crossing else " were tested in several folds"

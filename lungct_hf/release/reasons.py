@@ -10,7 +10,7 @@ from ..errors import RefusedError, UsageError
 CODES = {
     "split-mismatch": "split.csv, predictions.parquet and lungct.json do not speak of the same split",
     "data-mismatch": "the data fingerprint in lungct.json is not that of the slices in split.csv",
-    "groups-across-split": "a group has slices both in test and outside it",
+    "groups-across-split": "a group has slices both in test and outside it, or both in training and in validation",
     "random-init": "training started from random weights",
     "stand-in-init": "training started from a file that stands in for the published ImageNet weights",
     "unknown-init": "it is not recorded what training started from",

@@ -132,7 +132,8 @@ def _evidence(fetched: FetchedModel, found: Verification) -> None:
 
 def _says_crossing(stored: evidence.Evidence, allowed: set[str]) -> bool:
     said = stored.stored.get("split") or {}
-    return "groups-across-split" in allowed or bool(said.get("groups_crossing")) or said.get("protocol") == "image"
+    counted = said.get("groups_crossing") or said.get("groups_in_training_and_validation")
+    return "groups-across-split" in allowed or bool(counted) or said.get("protocol") == "image"
 
 
 def _answers(folder: Path, found: Verification) -> None:

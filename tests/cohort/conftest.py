@@ -60,3 +60,8 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return make
+
+
+@pytest.fixture
+def cohort(make_folder: Callable[..., Path]) -> Cohort:
+    return load(make_folder())

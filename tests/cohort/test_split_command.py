@@ -59,6 +59,7 @@ def test_what_is_written_and_said(data: Path, tmp_path: Path) -> None:
     assert made.hash == make_split(load(data), folds=4, fold=1, seed=3).hash and made.hash in text
     assert "54 slices in 18 groups: linked (thumbnail>0.975" in text and "Largest groups:" in text
     assert "by what ties them to their group: 54 thumbnail" in text and "in test and outside it: 0" in text
+    assert "Groups both in training and in validation: 0" in text
     assert run("--check", out, data).endswith("split.csv is what its own rule gives.\n")
 
 

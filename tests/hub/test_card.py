@@ -130,6 +130,11 @@ def test_a_model_below_the_lookup_says_so(tmp_path: Path):
     assert "does not beat it" in render_card(write_model(tmp_path, LUNGCT, {**METRICS, "baselines": neighbour}))
 
 
+def test_a_group_that_trains_and_validates_is_on_the_card(tmp_path: Path):
+    metrics = {**METRICS, "split": {**METRICS["split"], "protocol": "given", "groups_in_training_and_validation": 4}}
+    assert "that the calibration may be too sure: 4." in render_card(write_model(tmp_path, LUNGCT, metrics))
+
+
 def test_a_bare_contract_still_has_a_card(tmp_path: Path):
     bare = {"schema_version": 1, "labels": ["normal", "benign", "malignant"], "provenance": {}}
     card = render_card(write_model(tmp_path, bare, None))

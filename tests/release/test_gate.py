@@ -96,11 +96,14 @@ def test_predictions_of_other_slices_are_a_split_mismatch(run_dir: Path, clean: 
     assert codes(inspected(run_dir, clean)) == {"split-mismatch"}
 
 
-def test_a_group_on_both_sides_is_refused(run_dir: Path, clean: Prepared) -> None:
+@pytest.mark.parametrize(
+    ("side", "sentence"), [("test", "the score is too high"), ("validation", "calibration and the choice of an epoch")]
+)
+def test_a_group_on_both_sides_is_refused(run_dir: Path, clean: Prepared, side: str, sentence: str) -> None:
     evaluation = run_dir / "model" / "evaluation"
     split = Split.read(evaluation / "split.csv")
     rows = pq.read_table(evaluation / "predictions.parquet").to_pylist()
-    first = next(row for row in rows if row["split"] == "test")
+    first = next(row for row in rows if row["split"] == side)
     outside = str(split.groups[split.split == "train"][0])
     split.groups[split.ids == first["id"]] = outside
     first["group"] = outside
@@ -110,7 +113,8 @@ def test_a_group_on_both_sides_is_refused(run_dir: Path, clean: Prepared) -> Non
     said = Split.read(evaluation / "split.csv").hash
     edit(run_dir / "model" / "lungct.json", lambda record: record["provenance"]["split"].update(hash=said))
     finish(run_dir / "model")
-    assert codes(inspected(run_dir, clean)) == {"groups-across-split"}
+    found = inspected(run_dir, clean)
+    assert codes(found) == {"groups-across-split"} and sentence in found.reasons[0].sentence
 
 
 @pytest.mark.parametrize(
