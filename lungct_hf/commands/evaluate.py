@@ -118,11 +118,11 @@ def _fresh(
     replicates: int,
     progress: bool,
 ) -> tuple[Report, str, Cohort]:
-    """The report from predicting `data` now. Slices that the model was trained on are left out and counted."""
+    """The report from predicting `data` now. Groups that the model was trained on are left out and counted."""
     require("torch", "train")
     from ..cohort import Split, load_cohort, make_split
     from ..evaluation import evaluate_predictions, read_predictions, write_predictions
-    from ..evaluation.predict import prediction_rows
+    from ..evaluation.predict import known_slices, prediction_rows
     from ..hub import fetch_model
     from ..model import LungCTClassifier
 
@@ -132,19 +132,16 @@ def _fresh(
     cohort = load_cohort(data, grouping=grouping, on_bad_file=skip, progress=progress)
     split = make_split(cohort, str(manifest)) if manifest is not None else None
     own = folder / "evaluation" / "split.csv"
-    seen: set[str] = set()
-    if own.is_file():
-        trained = Split.read(own)
-        seen = {
-            sha for sha, side in zip(trained.sha256, trained.split, strict=True) if side in ("train", "validation")
-        }
+    seen, known = known_slices(cohort, split, Split.read(own)) if own.is_file() else (set(), set())
     calibration = _calibration(folder)
-    rows = prediction_rows(classifier, cohort, split, seen, calibration, progress=progress)
-    unseen = sum(row["split"] == "test" for row in rows)
-    if not unseen:
+    rows = prediction_rows(classifier, cohort, split, known, calibration, progress=progress)
+    left_out = [row["sha256"] for row in rows if row["split"] == "seen"]
+    same = sum(sha in seen for sha in left_out)
+    if len(left_out) == len(rows):
         raise LungCTError(
-            f"All {len(rows)} slices were used to train or choose this model (same bytes), so there is nothing to "
-            f"judge it on. Fix: other data, or --split {own.name} of the model for its own test slices."
+            f"All {len(rows)} slices are of groups that were used to train or choose this model ({same} have the same "
+            f"bytes), so there is nothing to judge it on. Fix: other data, or --split {own.name} of the model for its "
+            "own test slices."
         )
     facts: dict[str, Any] = {"protocol": "external", "grouping": cohort.grouping, "groups_crossing": None}
     if split is not None:
@@ -158,7 +155,8 @@ def _fresh(
         )
     report.metrics["model"] = classifier.name
     report.metrics["data"] = {"source": cohort.source, "fingerprint": cohort.fingerprint(), "slices": len(cohort)}
-    report.metrics["seen_in_training"] = len(rows) - unseen
+    report.metrics["seen_in_training"] = same
+    report.metrics["other_slices_of_seen_groups"] = len(left_out) - same
     report.metrics["training_slices_known"] = own.is_file()
     return report, classifier.name, cohort
 

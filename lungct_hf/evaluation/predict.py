@@ -7,6 +7,7 @@ import torch
 from tqdm import tqdm
 
 from ..cohort import Cohort, Split
+from ..cohort.folds import units
 from ..decision import Calibration, decide
 from ..labels import LABELS
 from ..model import LungCTClassifier
@@ -55,9 +56,9 @@ def prediction_rows(
 ) -> list[dict[str, object]]:
     """Rows for write_predictions from fresh answers: all slices, or with `split` its test slices.
 
-    Slices whose sha256 is in `seen` were trained on: their split is "seen", which no figure counts. With `split` the
-    baselines stand beside the model, with its training and validation slices as neighbours; slices of an external data
-    set have none.
+    Slices whose sha256 is in `seen` tell nothing about new people: their split is "seen", which no figure counts. With
+    `split` the baselines stand beside the model, with its training and validation slices as neighbours; slices of an
+    external data set have none.
     """
     rows = split.indices("test") if split is not None else np.arange(len(cohort))
     logits, features = predict_cohort(classifier, cohort, rows, progress=progress)
@@ -81,6 +82,28 @@ def prediction_rows(
             found |= {"distance": decisions[place].distance, "abstained": decisions[place].reason or ""}
         made.append(found)
     return made
+
+
+def known_slices(cohort: Cohort, split: Split | None, trained: Split) -> tuple[set[str], set[str]]:
+    """The sha256 of what a model that was trained on `trained` saw: its slices, and with them all of their groups.
+
+    A group is known when the cohort (or `split`, a manifest) or `trained` puts a slice of it beside one the model saw.
+    The model's own manifest is judged as it stands: its protocol says already which groups are on both sides.
+    """
+    learned = np.isin(trained.split, ("train", "validation"))
+    seen = set(trained.sha256[learned].tolist())
+    if split is not None and split.hash == trained.hash:
+        return seen, seen
+    known = set(trained.sha256[_whole_units(trained.groups, trained.sha256, learned)].tolist())
+    groups = split.groups if split is not None else cohort.groups
+    touched = _whole_units(groups, cohort.sha256, np.isin(cohort.sha256, sorted(known)))
+    return seen, known | set(cohort.sha256[touched].tolist())
+
+
+def _whole_units(groups: np.ndarray, sha256: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """bool (N,): `rows` and all that shares a group, or an identical file, with one of them."""
+    members = units(groups, sha256)
+    return np.isin(members, members[rows])
 
 
 def baselines_of(cohort: Cohort, split: Split) -> dict[str, np.ndarray]:

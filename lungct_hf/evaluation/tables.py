@@ -125,6 +125,8 @@ def notes(metrics: Metrics) -> list[str]:
     if metrics.get("seen_in_training"):
         count = metrics["seen_in_training"]
         found.append(f"{count} slices were used to train this model (same bytes) and are left out of every figure.")
+    if count := metrics.get("other_slices_of_seen_groups"):
+        found.append(f"{count} other slices of groups that were used to train this model are left out as well.")
     if metrics.get("training_slices_known") is False:
         found.append("The model does not say which slices it was trained on, so they may be among these.")
     return found

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,16 +10,17 @@ import numpy as np
 import pytest
 import typer
 from huggingface_hub import constants
+from PIL import Image
 from simulated import rows
 from typer.testing import CliRunner
 
 from helpers import run, wake_up, write_cohort
 from hub_server import HubServer
-from lungct_hf.cohort import load_cohort, make_split
+from lungct_hf.cohort import Split, load_cohort, make_split
 from lungct_hf.commands.evaluate import evaluate
 from lungct_hf.errors import LungCTError
 from lungct_hf.evaluation import evaluate_predictions, fit_calibration, read_predictions, write_predictions
-from lungct_hf.evaluation.predict import predict_cohort, prediction_rows
+from lungct_hf.evaluation.predict import known_slices, predict_cohort, prediction_rows
 from lungct_hf.files import write_json
 from lungct_hf.hub import push_folder
 from lungct_hf.model import LungCTClassifier
@@ -144,6 +146,42 @@ def test_other_data_are_judged_and_known_slices_left_out(workplace: Path) -> Non
     assert set(metrics["test"]["abstention"]["reasons"]) <= {"low-confidence", "unlike-training-data"}
     page = (workplace / "other" / "report.html").read_text()
     assert page.count("<img") == 7 and str(workplace) not in page  # the worst errors are in it
+
+
+def test_other_slices_of_known_groups_are_left_out_as_well(workplace: Path) -> None:
+    model, again = workplace / "runs" / "tiny" / "model", workplace / "again"
+    shutil.copytree(workplace / "data", again)
+    for path in sorted(again.glob("*/*_[12].png")):  # of each patient's three slices one keeps its bytes
+        Image.open(path).save(path, compress_level=0)
+    trained = Split.read(model / "evaluation" / "split.csv")
+    tested = len(trained.indices("test"))
+    code, said = in_process("--model", model, "--data", again, "--json", *QUICK)
+    assert code == 0, said
+    metrics = json.loads(said)
+    learned = len(trained.ids) - tested
+    assert metrics["test"]["n"] == tested
+    assert (metrics["seen_in_training"], metrics["other_slices_of_seen_groups"]) == (learned / 3, learned * 2 / 3)
+    assert in_process("--model", model, "--data", again, *QUICK)[1].count("are left out") == 2
+
+    shutil.copytree(again, workplace / "learned")
+    groups = set(trained.groups[trained.split == "test"])
+    lines = (again / "metadata.csv").read_text().splitlines()
+    for line in [line for line in lines if line.rpartition(",")[2] in groups]:
+        (workplace / "learned" / line.partition(",")[0]).unlink()
+        lines.remove(line)
+    (workplace / "learned" / "metadata.csv").write_text("\n".join(lines))
+    code, said = in_process("--model", model, "--data", workplace / "learned", *QUICK)
+    assert code == 1 and said.startswith(f"All {learned} slices are of groups that were used to train")
+
+
+def test_what_a_model_split_by_image_knows(workplace: Path) -> None:
+    cohort = load_cohort(str(workplace / "data"), progress=False)
+    trained = make_split(cohort, "image")
+    learned = set(trained.sha256[trained.split != "test"])
+    assert known_slices(cohort, trained, trained) == (learned, learned)  # its own figures stay, with what they leak
+    seen, known = known_slices(cohort, make_split(cohort), trained)
+    groups = set(cohort.groups[trained.split != "test"])
+    assert seen == learned < known == set(cohort.sha256[np.isin(cohort.groups, sorted(groups))])
 
 
 def test_a_manifest_gives_its_test_slices_and_the_stored_figures(workplace: Path) -> None:
