@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from ..errors import UsageError
+from ..files import check_place
 from ..labels import LABELS
 
 if TYPE_CHECKING:
@@ -30,12 +31,14 @@ def split(
             "linked."
         ),
     ] = None,
-    protocol: Annotated[str, typer.Option(help="grouped, image (leaks near-copies) or given (the data's own).")] = (
-        "grouped"
-    ),
-    folds: Annotated[int, typer.Option(help="How many folds.")] = 5,
-    fold: Annotated[int, typer.Option(help="Which fold is the test set; the next one is validation.")] = 0,
-    seed: Annotated[int, typer.Option(help="Which of the possible assignments.")] = 0,
+    protocol: Annotated[
+        str | None, typer.Option(help="grouped (default), image (leaks near-copies) or given (the data's own).")
+    ] = None,
+    folds: Annotated[int | None, typer.Option(help="How many folds. Default: 5.")] = None,
+    fold: Annotated[
+        int | None, typer.Option(help="Which fold is the test set; the next one is validation. Default: 0.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Which of the possible assignments. Default: 0.")] = None,
     margin: Annotated[
         float | None,
         typer.Option(help="Drop training slices whose thumbnail correlates with a test slice above this (0 to 1)."),
@@ -51,10 +54,14 @@ def split(
     """Divide a data set into training, validation and test slices so that no group is on two sides."""
     if (output is None) == (check is None):
         raise UsageError("Name either the manifest to write (--output split.csv) or the one to check (--check).")
-    if check is not None and (grouping is not None or margin is not None or force):
-        raise UsageError("--check takes the grouping and the margin from the manifest. Fix: leave the others out.")
+    said = {"grouping": grouping, "protocol": protocol, "folds": folds, "fold": fold, "seed": seed, "margin": margin}
+    if check is not None and (force or any(value is not None for value in said.values())):
+        raise UsageError(f"--check takes the {', '.join(said)} from the manifest. Fix: leave the others out.")
+    if output is not None:
+        check_place(output)
     if output is not None and output.exists() and not force:
         raise UsageError(f"{output} exists. Fix: another --output, or --force to overwrite it.")
+    protocol = "grouped" if protocol is None else protocol
     if protocol not in ("grouped", "image", "given"):
         raise UsageError(f'--protocol is "{protocol}"; needed: grouped, image or given.')
     if backbone not in (None, "imagenet1k-v2") and not Path(str(backbone)).expanduser().is_file():
@@ -81,7 +88,9 @@ def split(
             with_backbone(cohort.grouping)
             features, weights = features_of(cohort)
             cohort = regroup(cohort, cohort.grouping, features=features, weights=weights, progress=progress)
-        made = make_split(cohort, protocol, fold=fold, folds=folds, seed=seed, margin=margin)
+        numbers = {"fold": fold, "folds": folds, "seed": seed}
+        chosen = {name: number for name, number in numbers.items() if number is not None}
+        made = make_split(cohort, protocol, margin=margin, **chosen)
         made.write_csv(cast(Path, output))
         facts = summarise(made) | {"output": str(output)}
     typer.echo(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else "\n".join(_tables(facts)))

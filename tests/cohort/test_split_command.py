@@ -89,6 +89,10 @@ def test_calls_that_make_no_sense(data: Path, tmp_path: Path) -> None:
     misused("--output split.csv", data)
     misused("--check", data, "--output", out, "--check", out)
     misused("leave the others out", data, "--check", out, "--margin", 0.9)
+    for option in (["--fold", 0], ["--folds", 5], ["--seed", 0], ["--protocol", "grouped"], ["--grouping", "linked"]):
+        misused("leave the others out", data, "--check", out, *option)
+    misused("is a folder", data, "--output", data)
+    misused("is a folder", "no data are needed to see that", "--output", ".", "--force")
     misused("--protocol is", data, "--output", out, "--protocol", "random")
     misused("on_bad_file", data, "--output", out, "--on-bad-file", "ignore")
     misused("Needed: imagenet1k-v2", data, "--output", out, "--backbone", "random")
