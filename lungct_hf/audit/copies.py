@@ -47,7 +47,7 @@ class Pairs:
 
 @dataclass(frozen=True, eq=False)
 class Copies:
-    """What was found. `near` leaves out identical pictures, and same-class pairs within a group that the data name.
+    """What was found. `near` leaves out identical pictures, and same-class pairs of one split within a named group.
 
     `same_pixels` lists the rows that share a decoded picture; `consecutive` are the pairs of files that follow each
     other by name, in that order; `samples` holds the likeness of random pairs ("one class", "two classes").

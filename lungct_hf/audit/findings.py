@@ -125,9 +125,17 @@ def _duplicates(slices: Slices, copies: Copies) -> list[Finding]:
     return out
 
 
+def by_class(slices: Slices, copies: Copies) -> tuple[Pairs, Pairs]:
+    """Near-copy pairs within a class, and across classes. The first leave out those of one group that the data name."""
+    i, j = copies.near.i, copies.near.j
+    same = slices.labels[i] == slices.labels[j]
+    # The search across splits finds a patient's slices as well: a leak between splits, but no copy of anybody else.
+    within = same & (slices.group_numbers[i] != slices.group_numbers[j]) if slices.groups_are_named else same
+    return copies.near.where(within), copies.near.where(~same)
+
+
 def _near_copies(slices: Slices, copies: Copies) -> list[Finding]:
-    same = slices.labels[copies.near.i] == slices.labels[copies.near.j]
-    within, across = copies.near.where(same), copies.near.where(~same)
+    within, across = by_class(slices, copies)
     cut = f"likeness of at least {copies.cut:.2f}"
     out = []
     if len(within):

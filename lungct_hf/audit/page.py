@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .copies import Pairs
-from .findings import across_splits
+from .findings import across_splits, by_class
 from .pictures import curves, picture, shares, strip
 from .probes import VIEWS
 from .report import Audit
@@ -64,8 +64,8 @@ def _levels(audit: Audit) -> str:
 
 def _pairs(audit: Audit) -> list[dict[str, Any]]:
     """The pairs to look at: the most alike of each relation, each slice and each pair of groups once."""
-    slices, near = audit.slices, audit.copies.near
-    same = slices.labels[near.i] == slices.labels[near.j]
+    slices = audit.slices
+    within, across = by_class(slices, audit.copies)
     in_splits = across_splits(slices, audit.copies)
     identical = [
         (rows[0], next(row for row in rows if slices.splits[row] != slices.splits[rows[0]]), 1.0)
@@ -79,9 +79,9 @@ def _pairs(audit: Audit) -> list[dict[str, Any]]:
     ]
     out = []
     for title, first, pairs in (
-        ("Across classes", relabelled, near.where(~same)),
+        ("Across classes", relabelled, across),
         ("Across the data's own splits", identical, in_splits[0]),
-        ("Within a class", [], near.where(same)),
+        ("Within a class", [], within),
     ):
         chosen = (first + _varied(audit, pairs))[:_PAIRS]
         if chosen:

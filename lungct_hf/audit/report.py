@@ -12,7 +12,7 @@ from .. import __version__
 from ..cohort.names import SPLITS
 from ..errors import UsageError, require
 from .copies import Copies, find_copies
-from .findings import Finding, across_splits, file_order, find_warnings, remarks
+from .findings import Finding, across_splits, by_class, file_order, find_warnings, remarks
 from .folders import list_any
 from .geometry import geometry
 from .grey import TRACES, TRACES_OF_PROCESSED, class_differences, statistics
@@ -163,11 +163,11 @@ def _duplicates(slices: Slices, copies: Copies) -> dict[str, Any]:
 
 def _near_copies(slices: Slices, copies: Copies) -> dict[str, Any]:
     """Pairs that were looked at closely: up to 16 candidates per slice, so `pairs_found` is a lower bound."""
-    same = slices.labels[copies.near.i] == slices.labels[copies.near.j]
+    within, across = by_class(slices, copies)
     out: dict[str, Any] = {"cut": round(copies.cut, 4)}
     relations = {
-        "within_class": copies.near.where(same),
-        "across_classes": copies.near.where(~same),
+        "within_class": within,
+        "across_classes": across,
         "across_splits": across_splits(slices, copies)[0],
     }
     for name, pairs in relations.items():

@@ -12,6 +12,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from lungct_hf.audit import CODES, audit_data
 from lungct_hf.audit.copies import NEAR_COPY
+from lungct_hf.audit.page import render_page
 from lungct_hf.slices.phantom import write_phantom_cohort
 
 from .conftest import CLASSES, Planned, codes, draw, encode, files
@@ -95,6 +96,18 @@ def test_a_patient_in_two_splits(audited) -> None:
     assert codes(found) == {"near-copy-across-splits"}
     assert files(found, "near-copy-across-splits") == {data.path(0, 0, "train"), data.path(0, 1, "train"), moved}
     assert "1 patient_id lies in more than one split" in found.warnings[0].message
+
+
+def test_slices_of_one_named_patient_in_two_splits_are_no_near_copies_of_anybody_else(audited) -> None:
+    data = Planned(people=8, slices=1, splits=("train",))
+    for person in range(24):
+        data.add(data.path(person, 0, "test"), draw(person, 1), f"P{person}")
+    found = audited(data)
+    assert codes(found) == {"near-copy-across-splits"} and found.warnings[0].total == 48
+    near = found.figures["near_copies"]
+    assert near["within_class"] == {"slices": 0, "pairs_found": 0, "pairs": []}
+    assert near["across_splits"]["slices"] == 48
+    assert "Within a class" not in render_page(found)
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG"])
