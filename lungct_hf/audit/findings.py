@@ -126,7 +126,7 @@ def _duplicates(slices: Slices, copies: Copies) -> list[Finding]:
 
 
 def by_class(slices: Slices, copies: Copies) -> tuple[Pairs, Pairs]:
-    """Near-copy pairs within a class, and across classes. The first leave out those of one group that the data name."""
+    """Near-copy pairs within a class, and across classes; the first without those of one group that the data name."""
     i, j = copies.near.i, copies.near.j
     same = slices.labels[i] == slices.labels[j]
     # The search across splits finds a patient's slices as well: a leak between splits, but no copy of anybody else.

@@ -10,6 +10,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ..errors import LungCTError
 from ..files import write_atomic
 from ..labels import LABELS, canonical_label
@@ -52,7 +54,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_HEADER)
     made = [manifest.protocol, manifest.grouping, manifest.test_fold, manifest.folds, manifest.seed]
-    made += ["" if manifest.margin is None else f"{manifest.margin:g}", manifest.rule]
+    made += ["" if manifest.margin is None else np.format_float_positional(manifest.margin), manifest.rule]
     columns = (manifest.ids, manifest.sha256, manifest.labels, manifest.groups, manifest.splits, manifest.fold_of)
     for *cells, reason in zip(*columns, manifest.reasons, strict=True):
         row = [str(value) for value in (*cells, reason, *made)]

@@ -112,7 +112,7 @@ def _tables(facts: dict[str, Any]) -> list[str]:
     made = f"Protocol {facts['protocol']}, seed {facts['seed']}"
     if facts["protocol"] != "given":
         made += f": fold {facts['fold']} of {facts['folds']} is the test set"
-    lines += [made if facts["margin"] is None else f"{made}; margin {facts['margin']:g}", ""]
+    lines += [made if facts["margin"] is None else f"{made}; margin {facts['margin']}", ""]
     names = ["all", *LABELS]
     lines.append(f"{'slices / groups':16s}" + "".join(f"{name:>14s}" for name in names))
     for part, counts in {**facts["parts"], "all": facts["all"]}.items():

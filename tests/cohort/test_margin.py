@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,12 @@ def test_a_margin_survives_the_manifest(cohort: Cohort, tmp_path: Path) -> None:
     assert check_manifest(tmp_path / "split.csv", str(tmp_path / "data"), progress=False).hash == split.hash
     with pytest.raises(UsageError, match="its own margin"):
         make_split(cohort, str(tmp_path / "split.csv"), margin=0.9)
+
+
+@pytest.mark.parametrize("margin", [0.9999999, 1e-7, 0.97531246813])
+def test_a_margin_of_many_digits_survives_the_manifest(cohort: Cohort, tmp_path: Path, margin: float) -> None:
+    replace(make_split(cohort), margin=margin).write_csv(tmp_path / "split.csv")
+    assert Split.read(tmp_path / "split.csv").margin == margin
 
 
 def test_a_margin_that_leaves_nothing_or_means_nothing(cohort: Cohort) -> None:
