@@ -25,18 +25,19 @@ _SAMPLE = 10_000  # random pairs per kind
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of rows, most alike first."""
+    """Pairs of rows, most alike first; `mirrored` (bool) where one has to be flipped left to right to look like it."""
 
     i: np.ndarray
     j: np.ndarray
     likeness: np.ndarray
+    mirrored: np.ndarray
 
     def __len__(self) -> int:
         return len(self.i)
 
     def where(self, keep: np.ndarray) -> Pairs:
         """The pairs for which `keep` is true."""
-        return Pairs(self.i[keep], self.j[keep], self.likeness[keep])
+        return Pairs(self.i[keep], self.j[keep], self.likeness[keep], self.mirrored[keep])
 
     def rows(self) -> np.ndarray:
         """All rows that occur, once each, those of the most alike pairs first."""
@@ -66,18 +67,28 @@ def find_copies(slices: Slices, seed: int, progress: bool) -> Copies:
     samples = _samples(slices, spectrum, seed)
     follow = _consecutive(slices)
     cut = _cut(slices, spectrum, seed)
-    candidates = _candidates(slices, progress)
-    value = likeness(spectrum, *candidates)
-    keep = value >= cut
-    i, j, value = candidates[0][keep], candidates[1][keep], value[keep]
-    order = np.lexsort((j, i, -value))
+    found = []
+    for mirrored, candidates in zip((False, True), _candidates(slices, progress), strict=True):
+        value = likeness(spectrum, *candidates, mirrored)
+        found.append(Pairs(*candidates, value, np.full(len(value), mirrored)).where(value >= cut))
     return Copies(
         cut=cut,
         same_pixels=_sharing(slices.pixels),
-        near=Pairs(i[order], j[order], value[order]),
-        consecutive=Pairs(*follow, likeness(spectrum, *follow)),
+        near=_merged(*found),
+        consecutive=Pairs(*follow, likeness(spectrum, *follow), np.zeros(len(follow[0]), bool)),
         samples=samples,
     )
+
+
+def _merged(straight: Pairs, mirrored: Pairs) -> Pairs:
+    """Each pair once, as it is more alike."""
+    i, j = np.r_[straight.i, mirrored.i], np.r_[straight.j, mirrored.j]
+    value, flipped = np.r_[straight.likeness, mirrored.likeness], np.r_[straight.mirrored, mirrored.mirrored]
+    order = np.lexsort((flipped, -value, j, i))
+    again = np.r_[False, (np.diff(i[order]) == 0) & (np.diff(j[order]) == 0)][: len(order)]
+    order = order[~again]
+    order = order[np.lexsort((j[order], i[order], -value[order]))]
+    return Pairs(i[order], j[order], value[order], flipped[order])
 
 
 def _consecutive(slices: Slices) -> tuple[np.ndarray, np.ndarray]:
@@ -139,17 +150,19 @@ def _random_pairs(count: int, pairs: int, seed: int) -> tuple[np.ndarray, np.nda
     return i, (i + rng.integers(1, count, pairs)) % count
 
 
-def _candidates(slices: Slices, progress: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Each slice's most alike others by the coarse picture: in its class, in other classes, in other splits."""
+def _candidates(slices: Slices, progress: bool) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Each slice's most alike others by the coarse picture: in its class, in other classes, in other splits.
+
+    Two sets of pairs: of the slices as they are, and with one of the two mirrored.
+    """
     unit = coarse(slices.fine)
     split_numbers = np.unique(slices.splits, return_inverse=True)[1].ravel()
     several = len(set(slices.splits.tolist()) - {""}) > 1
-    found = []
+    found: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     starts = range(0, len(slices), _BLOCK)
     for start in tqdm(starts, desc="Comparing slices", unit="block", delay=2, disable=not progress):
         rows = np.arange(start, min(start + _BLOCK, len(slices)))
-        alike = unit[rows] @ unit.T
-        alike[slices.picture_numbers[rows, None] == slices.picture_numbers[None, :]] = -1  # itself and duplicates
+        known = slices.picture_numbers[rows, None] == slices.picture_numbers[None, :]  # itself and duplicates
         same = slices.labels[rows, None] == slices.labels[None, :]
         within = same
         if slices.groups_are_named:
@@ -157,11 +170,17 @@ def _candidates(slices: Slices, progress: bool) -> tuple[np.ndarray, np.ndarray]
         relations = [within, ~same]
         if several:
             relations.append(split_numbers[rows, None] != split_numbers[None, :])
-        for relation in relations:
-            found.append(_best(np.where(relation, alike, -1), rows))
-    i, j = np.concatenate(found, axis=1)
-    pairs = np.unique(np.minimum(i, j) * len(slices) + np.maximum(i, j))
-    return pairs // len(slices), pairs % len(slices)
+        for seen, pairs in zip((unit[rows], coarse(slices.fine[rows][:, :, ::-1])), found, strict=True):
+            alike = seen @ unit.T
+            alike[known] = -1
+            pairs += [_best(np.where(relation, alike, -1), rows) for relation in relations]
+    return [_once(np.concatenate(pairs, axis=1), len(slices)) for pairs in found]
+
+
+def _once(found: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows i and j of each pair once, whichever of the two found the other; `found` is int64 (2, n)."""
+    pairs = np.unique(found.min(axis=0) * count + found.max(axis=0))
+    return pairs // count, pairs % count
 
 
 def _best(alike: np.ndarray, rows: np.ndarray) -> np.ndarray:

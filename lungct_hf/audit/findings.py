@@ -145,8 +145,8 @@ def _near_copies(slices: Slices, copies: Copies) -> list[Finding]:
             _warning(
                 slices,
                 "near-copy",
-                f"{len(rows)} of {len(slices)} slices have a near-copy in their class{where} ({cut}). A random split "
-                f"puts such copies on both sides: split by group.",
+                f"{len(rows)} of {len(slices)} slices have a near-copy in their class{where} "
+                f"({cut}{_flipped(within)}). A random split puts such copies on both sides: split by group.",
                 rows,
             )
         )
@@ -157,7 +157,7 @@ def _near_copies(slices: Slices, copies: Copies) -> list[Finding]:
                 slices,
                 "near-copy-across-classes",
                 f"{_count(len(rows), 'slice has', 'slices have')} a near-copy in another class ({cut}, up to "
-                f"{across.likeness[0]:.3f}). One scan seems to carry two labels.",
+                f"{across.likeness[0]:.3f}{_flipped(across)}). One scan seems to carry two labels.",
                 rows,
             )
         )
@@ -191,7 +191,7 @@ def _across_splits(slices: Slices, copies: Copies) -> list[Finding]:
         parts.append(
             f"{_count(alike, 'slice has', 'slices have')} a copy in another of the data's own splits "
             f"({_count(len(same), 'identical picture', 'identical pictures')}, near-copies of likeness at least "
-            f"{copies.cut:.2f})"
+            f"{copies.cut:.2f}{_flipped(near)})"
         )
     if groups:
         column = slices.grouping.removeprefix("column:")
@@ -303,6 +303,11 @@ def _over_chance(probes: dict[str, Any], view: str, needed: float) -> str:
     if score is None or score["balanced_accuracy"] < max(chance + needed - 1e-9, score["chance99"]):
         return ""
     return f"{score['balanced_accuracy']:.1%} balanced accuracy, chance {chance:.1%}"
+
+
+def _flipped(pairs: Pairs) -> str:
+    mirrored = int(pairs.mirrored.sum())
+    return f", {_count(mirrored, 'pair', 'pairs')} mirrored" if mirrored else ""
 
 
 def _sentence(parts: list[str]) -> str:

@@ -3,7 +3,7 @@
 The likeness of two thumbnails is the largest correlation of their high frequencies (ribs, vessels; the coarse layout,
 which all chests share, is filtered out) over shifts of up to 3 of 64 pixels. On IQ-OTH/NCCD, copies that were
 re-encoded, resized, brightened, or shifted by up to 16 of 512 pixels reach 0.93 and more, and slices of two classes at
-most 0.64. Mirrored copies and those cropped by more than about 2 % are not recognised.
+most 0.64. One of the two may be mirrored; `BLIND_SPOTS` says which copies are not recognised.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ import numpy as np
 
 from .scan import THUMBNAIL
 
+BLIND_SPOTS = (
+    "copies that were inverted, turned by more than a few degrees, or cropped or padded by more than a few percent"
+)
 _HIGHEST = 24  # cycles per thumbnail; above it are noise and JPEG blocks
 _SHIFTS = np.arange(-3, 3.01, 0.25)  # thumbnail pixels
 _COARSE = 32  # side of the coarse picture by which candidates are found
@@ -51,8 +54,8 @@ def spectra(thumbnails: np.ndarray) -> np.ndarray:
     return out
 
 
-def likeness(spectrum: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-    """float32 in -1..1 for each pair of rows i, j of `spectra`'s result."""
+def likeness(spectrum: np.ndarray, i: np.ndarray, j: np.ndarray, mirrored: bool = False) -> np.ndarray:
+    """float32 in -1..1 for each pair of rows i, j of `spectra`'s result; `mirrored`: j flipped left to right."""
     rows, columns = _frequencies(_HIGHEST)
     turn = 2j * np.pi / THUMBNAIL
     left = np.exp(turn * np.outer(_SHIFTS, rows)).astype(np.complex64)
@@ -60,9 +63,17 @@ def likeness(spectrum: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
     out = np.empty(len(i), np.float32)
     for start in range(0, len(i), _BATCH):
         part = slice(start, start + _BATCH)
-        product = spectrum[i[part]] * spectrum[j[part]].conj()
+        other = _flipped(spectrum[j[part]]) if mirrored else spectrum[j[part]]
+        product = spectrum[i[part]] * other.conj()
         out[part] = (left @ product @ right).real.max(axis=(1, 2))
     return out
+
+
+def _flipped(spectrum: np.ndarray) -> np.ndarray:
+    """The spectra of the same pictures flipped left to right, without another transform."""
+    rows, columns = _frequencies(_HIGHEST)
+    turn = np.exp(-2j * np.pi * columns * (THUMBNAIL - 1) / THUMBNAIL).astype(np.complex64)
+    return spectrum[:, -rows].conj() * turn  # row k lies at index k, and -k at index -k
 
 
 def coarse(thumbnails: np.ndarray) -> np.ndarray:

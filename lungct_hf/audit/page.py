@@ -9,6 +9,7 @@ import numpy as np
 
 from .copies import Pairs
 from .findings import across_splits, by_class
+from .likeness import BLIND_SPOTS
 from .pictures import curves, picture, shares, strip
 from .probes import VIEWS
 from .report import Audit
@@ -34,6 +35,7 @@ def render_page(audit: Audit) -> str:
         pairs=_pairs(audit),
         sheet=_sheet(audit),
         likeness=Markup(_likeness(figures, audit.copies.cut)),
+        blind_spots=BLIND_SPOTS,
         likeness_names=_LIKENESS,
         levels=Markup(_levels(audit)),
     )
@@ -68,12 +70,12 @@ def _pairs(audit: Audit) -> list[dict[str, Any]]:
     within, across = by_class(slices, audit.copies)
     in_splits = across_splits(slices, audit.copies)
     identical = [
-        (rows[0], next(row for row in rows if slices.splits[row] != slices.splits[rows[0]]), 1.0)
+        (rows[0], next(row for row in rows if slices.splits[row] != slices.splits[rows[0]]), 1.0, False)
         for rows in in_splits[1]
         if slices.splits[rows[0]]
     ]
     relabelled = [
-        (rows[0], next(row for row in rows if slices.labels[row] != slices.labels[rows[0]]), 1.0)
+        (rows[0], next(row for row in rows if slices.labels[row] != slices.labels[rows[0]]), 1.0, False)
         for rows in audit.copies.same_pixels
         if len(set(slices.labels[rows].tolist())) > 1
     ]
@@ -86,21 +88,23 @@ def _pairs(audit: Audit) -> list[dict[str, Any]]:
         chosen = (first + _varied(audit, pairs))[:_PAIRS]
         if chosen:
             shown = [
-                {"likeness": value, "slices": [_captioned(audit, row) for row in (i, j)]} for i, j, value in chosen
+                {"likeness": value, "mirrored": mirrored, "slices": [_captioned(audit, row) for row in (i, j)]}
+                for i, j, value, mirrored in chosen
             ]
             out.append({"title": title, "pairs": shown})
     return out
 
 
-def _varied(audit: Audit, pairs: Pairs) -> list[tuple[int, int, float]]:
+def _varied(audit: Audit, pairs: Pairs) -> list[tuple[int, int, float, bool]]:
     groups = audit.slices.group_numbers
     seen: set[frozenset[int]] = set()
-    out: list[tuple[int, int, float]] = []
-    for i, j, value in zip(pairs.i.tolist(), pairs.j.tolist(), pairs.likeness.tolist(), strict=True):
+    out: list[tuple[int, int, float, bool]] = []
+    columns = (pairs.i, pairs.j, pairs.likeness, pairs.mirrored)
+    for i, j, value, mirrored in zip(*(column.tolist() for column in columns), strict=True):
         key = frozenset((int(groups[i]), int(groups[j])))
         if key not in seen and len(out) < _PAIRS:
             seen.add(key)
-            out.append((i, j, value))
+            out.append((i, j, value, mirrored))
     return out
 
 

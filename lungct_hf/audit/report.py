@@ -16,6 +16,7 @@ from .findings import Finding, across_splits, by_class, file_order, find_warning
 from .folders import list_any
 from .geometry import geometry
 from .grey import TRACES, TRACES_OF_PROCESSED, class_differences, statistics
+from .likeness import BLIND_SPOTS
 from .probes import VIEWS, run_probes
 from .scan import Slices, scan
 
@@ -164,7 +165,7 @@ def _duplicates(slices: Slices, copies: Copies) -> dict[str, Any]:
 def _near_copies(slices: Slices, copies: Copies) -> dict[str, Any]:
     """Pairs that were looked at closely: up to 16 candidates per slice, so `pairs_found` is a lower bound."""
     within, across = by_class(slices, copies)
-    out: dict[str, Any] = {"cut": round(copies.cut, 4)}
+    out: dict[str, Any] = {"cut": round(copies.cut, 4), "not_recognised": BLIND_SPOTS}
     relations = {
         "within_class": within,
         "across_classes": across,
@@ -175,6 +176,7 @@ def _near_copies(slices: Slices, copies: Copies) -> dict[str, Any]:
         out[name] = {
             "slices": len(pairs.rows()),
             "pairs_found": len(pairs),
+            "mirrored_pairs": int(pairs.mirrored.sum()),
             "pairs": [[*sorted((str(slices.ids[i]), str(slices.ids[j]))), round(float(v), 4)] for i, j, v in listed],
         }
     return out

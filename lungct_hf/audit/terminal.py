@@ -74,6 +74,7 @@ def _copies(audit: Audit) -> RenderableType:
             f"{near['within_class']['slices']:,} slices within a class, {near['across_classes']['slices']:,} across "
             f"classes{across_splits} (likeness from {near['cut']:.2f})",
         ),
+        ("not recognised", near["not_recognised"]),
     ]
     if order["consecutive"]["near_copies"] is not None:
         rows.append(

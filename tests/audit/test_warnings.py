@@ -28,6 +28,7 @@ COPIES: dict[str, Callable[[Image.Image], bytes]] = {
     "re-encoded": lambda image: encode(image, "JPEG", quality=60),
     "shifted by 1": lambda image: encode(shifted(image, 1)),
     "shifted by 2": lambda image: encode(shifted(image, 2)),
+    "mirrored": lambda image: encode(ImageOps.mirror(image)),
     "resized": lambda image: encode(image.resize((224, 224), Image.Resampling.BICUBIC)),
 }
 
@@ -98,6 +99,21 @@ def test_a_patient_in_two_splits(audited) -> None:
     assert "1 patient_id lies in more than one split" in found.warnings[0].message
 
 
+def test_a_mirrored_test_split_is_called_one(audited) -> None:
+    """Nobody looks like the test slices until they are flipped back."""
+    data = Planned(people=8, slices=1, splits=("train",))
+    for person in range(0, 24, 2):
+        flipped = ImageOps.mirror(draw(person, 1))
+        data.add(data.path(person, 0, "test"), encode(flipped, "JPEG", quality=80), f"P{900 + person}")
+    found = audited(data)
+    leak = next(warning for warning in found.warnings if warning.code == "near-copy-across-splits")
+    assert leak.total == 24 and "12 pairs mirrored" in leak.message
+    near = found.figures["near_copies"]
+    assert near["across_splits"]["mirrored_pairs"] == 12 and "inverted" in near["not_recognised"]
+    page = render_page(found)
+    assert ", mirrored</figcaption>" in page and near["not_recognised"] in page
+
+
 def test_slices_of_one_named_patient_in_two_splits_are_no_near_copies_of_anybody_else(audited) -> None:
     data = Planned(people=8, slices=1, splits=("train",))
     for person in range(24):
@@ -105,7 +121,7 @@ def test_slices_of_one_named_patient_in_two_splits_are_no_near_copies_of_anybody
     found = audited(data)
     assert codes(found) == {"near-copy-across-splits"} and found.warnings[0].total == 48
     near = found.figures["near_copies"]
-    assert near["within_class"] == {"slices": 0, "pairs_found": 0, "pairs": []}
+    assert near["within_class"] == {"slices": 0, "pairs_found": 0, "mirrored_pairs": 0, "pairs": []}
     assert near["across_splits"]["slices"] == 48
     assert "Within a class" not in render_page(found)
 
