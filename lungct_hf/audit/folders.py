@@ -9,7 +9,7 @@ from pathlib import Path
 from ..cohort.folder import dataset_of_paths, file_bytes
 from ..cohort.listing import BadFile, Listing, Row, check_groups
 from ..cohort.metadata import read_metadata
-from ..cohort.names import canonical_split, find_group_column, first_few
+from ..cohort.names import LABEL_COLUMNS, METADATA_NAMES, canonical_split, find_column, find_group_column, first_few
 from ..cohort.sources import list_source
 from ..cohort.walk import is_image, subfolders, walk_files
 from ..errors import LungCTError
@@ -45,7 +45,9 @@ def list_any(data: str, group_column: str | None) -> Source:
     folders = {section: _class_folders(root / section) for section in splits or [""]}
     found = {name for names in folders.values() for name in names}
     known = {canonical_label(name) for name in found}
-    if not found or known == set(LABELS):
+    # Where a table names the classes, folders with other names are patients or scans.
+    told = not any(known - {None}) and _names_labels(root, [section for section in folders if section])
+    if not found or told or known == set(LABELS):
         return Source(list_source(str(root), group_column), LABELS, notes)
     listing, classes, merged = _list_folders(root, path.resolve().name, folders, group_column)
     ours = "" if set(classes) <= set(LABELS) else f"; training knows only {', '.join(LABELS)}"
@@ -107,7 +109,7 @@ def _classes(folders: dict[str, list[str]]) -> dict[str, str]:
 
 def _unwrap(root: Path) -> Path:
     """The folder that holds the classes or splits: downloads often come wrapped in one or two folders more."""
-    while True:
+    while not any((root / name).is_file() for name in METADATA_NAMES):
         inside = [name for name in subfolders(root) if _has_images(root / name)]
         if len(inside) != 1 or canonical_split(inside[0]) or canonical_label(inside[0]) or _loose(root):
             return root
@@ -115,6 +117,14 @@ def _unwrap(root: Path) -> Path:
         if not deeper:
             return root
         root = root / inside[0]
+    return root
+
+
+def _names_labels(root: Path, sections: list[str]) -> bool:
+    """Whether a metadata file of the root or of a split folder calls slices by names of our classes."""
+    meta = read_metadata(root, sections)
+    column = find_column(meta.columns, LABEL_COLUMNS)
+    return any(canonical_label(meta.get(path, column)) for path in meta.rows)
 
 
 def _class_folders(section: Path) -> list[str]:

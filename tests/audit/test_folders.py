@@ -72,6 +72,37 @@ def test_folders_that_cannot_be_audited(tmp_path: Path, names: tuple[str, ...], 
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "layout", ["images/{person}_{number}.png", "images/{person}/{number}.png", "{person}/{number}.png"]
+)
+@pytest.mark.parametrize("section", ["", "train/"])
+def test_a_table_that_names_the_classes_wins_over_folders_of_patients(
+    tmp_path: Path, layout: str, section: str
+) -> None:
+    lines = ["file_name,label,patient_id"]
+    for person in range(12):
+        for number in range(2):
+            name = layout.format(person=f"P{person}", number=number)
+            save(tmp_path / "data", f"{section}{name}", person, number)
+            lines.append(f"{name},{('normal', 'benign', 'malignant')[person % 3]},P{person}")
+    (tmp_path / "data" / section / "metadata.csv").write_text("\n".join(lines) + "\n")
+    found = audit_data(str(tmp_path / "data"), progress=False)
+    assert {name: entry["slices"] for name, entry in found.figures["classes"].items()} == {
+        "normal": 8, "benign": 8, "malignant": 8
+    }  # fmt: skip
+    assert found.figures["groups"]["grouping"] == "column:patient_id" and found.figures["groups"]["groups"] == 12
+
+
+def test_a_table_that_repeats_other_classes_changes_nothing(tmp_path: Path) -> None:
+    lines = ["file_name,label"]
+    for person in range(12):
+        name = save(tmp_path / "data", f"{('adeno', 'squamous')[person % 2]}/{person}.png", person)
+        lines.append(f"{name},{name.split('/')[0]}")
+    (tmp_path / "data/metadata.csv").write_text("\n".join(lines) + "\n")
+    found = audit_data(str(tmp_path / "data"), progress=False)
+    assert list(found.figures["classes"]) == ["adeno", "squamous"]
+
+
 def test_patients_in_a_table_beside_other_classes(tmp_path: Path) -> None:
     lines = ["file_name,who"]
     for person in range(10):
