@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections import Counter
 from pathlib import Path
 from posixpath import join
@@ -106,6 +107,8 @@ def dataset_of_paths(paths: list[str]) -> datasets.Dataset:
 def file_bytes(path: str | Path) -> bytes:
     """The file's content; BadSliceError with the reason if it cannot be read."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe waits for somebody to write into it
+            raise BadSliceError("it is a pipe, a socket or a device, not a regular file")
         return Path(path).read_bytes()
     except FileNotFoundError as error:
         raise BadSliceError("the file does not exist") from error

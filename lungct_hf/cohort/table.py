@@ -41,6 +41,8 @@ def list_parquet(root: Path, files: list[Path], source: str, group_column: str |
     parts: dict[str, list[str]] = {}
     for file in files:
         try:
+            if not file.is_file():  # opening a pipe waits for somebody to write into it
+                raise OSError("it is no regular file")
             pq.read_metadata(file)
         except (OSError, pa.ArrowException) as error:
             raise LungCTError(

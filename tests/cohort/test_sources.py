@@ -197,6 +197,21 @@ def damage(folder: Path) -> None:
     save(draw(7, 0).resize((4, 4)), folder / "Bengin cases" / "tiny.png")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+def test_a_pipe_is_named_and_never_opened(make_folder: Callable[..., Path]) -> None:
+    folder = make_folder()
+    os.mkfifo(folder / "Normal cases" / "x.png")
+    # In a process of its own, so that a read that waits for ever ends this test alone.
+    code = f"from lungct_hf.cohort import load_cohort; load_cohort({str(folder)!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert '"Normal cases/x.png": it is a pipe' in done.stderr
+    os.mkfifo(folder.parent / "rows.parquet")
+    shutil.rmtree(folder)
+    code = f"from lungct_hf.cohort import load_cohort; load_cohort({str(folder.parent)!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert '"rows.parquet" is not a readable parquet file: it is no regular file' in done.stderr
+
+
 def test_bad_files_are_refused_by_name(make_folder: Callable[..., Path]) -> None:
     folder = make_folder()
     damage(folder)
