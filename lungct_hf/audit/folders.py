@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from posixpath import join
 
-from ..cohort.folder import dataset_of_paths, file_bytes
+from ..cohort.folder import EXPORT, dataset_of_paths, file_bytes
 from ..cohort.listing import BadFile, Listing, Row, check_groups
 from ..cohort.metadata import read_metadata
 from ..cohort.names import LABEL_COLUMNS, METADATA_NAMES, canonical_split, find_column, find_group_column, first_few
 from ..cohort.sources import list_source
-from ..cohort.walk import is_image, subfolders, walk_files
+from ..cohort.walk import is_dicom, is_image, subfolders, walk_files
 from ..errors import LungCTError
 from ..labels import LABELS, canonical_label
 from ..slices.listing import is_hidden, natural_key, printable
@@ -40,15 +41,16 @@ def list_any(data: str, group_column: str | None) -> Source:
     if not data.strip() or not path.is_dir():
         return Source(list_source(data, group_column), LABELS)
     root = _unwrap(path)
-    notes = () if root == path else (f'read the folder "{root.relative_to(path).as_posix()}" inside it',)
+    notes = [] if root == path else [f'read the folder "{root.relative_to(path).as_posix()}" inside it']
     splits = [name for name in subfolders(root) if canonical_split(name) and _has_images(root / name)]
     folders = {section: _class_folders(root / section) for section in splits or [""]}
     found = {name for names in folders.values() for name in names}
+    notes += _left_out(root, folders)
     known = {canonical_label(name) for name in found}
     # Where a table names the classes, folders with other names are patients or scans.
     told = not any(known - {None}) and _names_labels(root, [section for section in folders if section])
     if not found or told or known == set(LABELS):
-        return Source(list_source(str(root), group_column), LABELS, notes)
+        return Source(list_source(str(root), group_column), LABELS, tuple(notes))
     listing, classes, merged = _list_folders(root, path.resolve().name, folders, group_column)
     ours = "" if set(classes) <= set(LABELS) else f"; training knows only {', '.join(LABELS)}"
     return Source(listing, classes, (*notes, f"classes are the folders' names{ours}", *merged))
@@ -118,6 +120,18 @@ def _unwrap(root: Path) -> Path:
             return root
         root = root / inside[0]
     return root
+
+
+def _left_out(root: Path, folders: dict[str, list[str]]) -> list[str]:
+    """A note for each folder with the name of one of our classes that holds no image."""
+    notes = []
+    for section, names in folders.items():
+        for name in subfolders(root / section):
+            if canonical_label(name) and name not in names:
+                dicom = sum(map(is_dicom, walk_files(root / section / name)))
+                why = f"DICOM files lie there ({dicom}): {EXPORT}" if dicom else "it is left out"
+                notes.append(f'the class folder "{join(section, name)}" holds no images; {why}')
+    return notes
 
 
 def _names_labels(root: Path, sections: list[str]) -> bool:

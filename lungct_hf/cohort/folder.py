@@ -25,12 +25,16 @@ from .names import (
     find_group_column,
     first_few,
 )
-from .walk import is_image, subfolders, walk_files
+from .walk import is_dicom, is_image, subfolders, walk_files
 
 if TYPE_CHECKING:
     import datasets
 
 _NOT_AN_IMAGE = "it is not an image file (PNG, JPEG, TIFF, WebP or BMP needed)"
+EXPORT = (
+    "save each slice as PNG in the lung window first (`lungct_hf.slices.source.open_slices` reads DICOM and gives "
+    "such pictures)"
+)
 LAYOUTS = (
     "one folder per class (normal, benign, malignant), or train/ and test/ folders that hold such folders, or a "
     "metadata.csv with the columns file_name and label"
@@ -73,7 +77,11 @@ def list_folder(root: Path, source: str, group_column: str | None, kind: str = "
         if folders:
             _check_strays(root, section, folders)
             found = _rows_of_classes(root, section, folders, meta, bad)
-            empty += [name for name in folders if not any(row.id.startswith(join(section, name, "")) for row in found)]
+            empty += [
+                join(section, name)
+                for name in folders
+                if not any(row.id.startswith(join(section, name, "")) for row in found)
+            ]
         elif meta.files:
             found = _rows_of_metadata(root, section, meta, bad)
         else:
@@ -90,11 +98,17 @@ def list_folder(root: Path, source: str, group_column: str | None, kind: str = "
     bad += [BadFile(name, "it is listed in the metadata but not there") for name in meta.rows if name not in known]
     rows = [row for row in rows if _has_utf8_name(row, bad)]
     rows.sort(key=lambda row: natural_key(row.id))
-    hint = f"The class folder {first_few(empty)} holds no images. Fix: fill it." if empty else ""
+    hint = f"The class folder {first_few(empty)} holds no images. Fix: {_fill(root, empty)}." if empty else ""
     counts = Counter(LABELS[row.label] for row in rows)
     check_classes(counts, f'"{source}"', hint or f"Folder names that are known: {KNOWN_CLASSES}.")
     paths = [str(root.resolve() / row.id) for row in rows]
     return Listing(kind, source, rows, lambda i: file_bytes(paths[i]), lambda: dataset_of_paths(paths), column, bad)
+
+
+def _fill(root: Path, empty: list[str]) -> str:
+    """What to do about folders without images."""
+    dicom = sum(is_dicom(name) for folder in empty for name in walk_files(root / folder))
+    return f"DICOM files lie there ({dicom}); {EXPORT}" if dicom else "fill it"
 
 
 def dataset_of_paths(paths: list[str]) -> datasets.Dataset:
@@ -187,7 +201,9 @@ def _no_layout(root: Path, section: str, source: str) -> LungCTError:
     shown = f'"{join(source, section) if section else source}"'
     images = [name for name in walk_files(root / section) if is_image(name)]
     if not images:
-        return LungCTError(f"{shown} holds no images and no parquet file. Needed: {LAYOUTS}.")
+        dicom = sum(map(is_dicom, walk_files(root / section)))
+        fix = f" Fix: DICOM files lie there ({dicom}); {EXPORT}." if dicom else ""
+        return LungCTError(f"{shown} holds no images and no parquet file. Needed: {LAYOUTS}.{fix}")
     # Downloads often come wrapped in one or two folders more.
     inside = sorted({name.rsplit("/", 2)[0] for name in images if name.count("/") > 1})
     inner = next((name for name in inside if any(canonical_label(f) for f in subfolders(root / section / name))), None)

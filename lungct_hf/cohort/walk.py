@@ -31,6 +31,11 @@ def walk_files(folder: Path, below: str = "", _seen: frozenset[str] = frozenset(
     return sorted(found, key=natural_key)
 
 
+def is_dicom(name: str) -> bool:
+    """Whether the file name has the ending of a DICOM file."""
+    return name.lower().endswith((".dcm", ".dicom"))
+
+
 def is_image(name: str) -> bool:
     """Whether the file name has an image's ending."""
     return name.lower().endswith(IMAGE_SUFFIXES)

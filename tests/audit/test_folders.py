@@ -47,6 +47,17 @@ def test_two_of_our_classes(tmp_path: Path) -> None:
     assert found.figures["probes"]["chance_balanced_accuracy"] == 0.5
 
 
+def test_class_folders_without_images_are_named(tmp_path: Path) -> None:
+    for person in range(12):
+        save(tmp_path / "data", f"{('normal', 'malignant')[person % 2]}/{person}.png", person)
+    (tmp_path / "data/benign").mkdir()
+    found = audit_data(str(tmp_path / "data"), progress=False)
+    assert any('class folder "benign" holds no images' in note for note in found.figures["data"]["notes"])
+    (tmp_path / "data/benign/1.dcm").write_bytes(b"DICM")
+    notes = list_any(str(tmp_path / "data"), None).notes
+    assert any("DICOM files lie there (1): save each slice as PNG" in note for note in notes)
+
+
 def test_our_classes_are_listed_as_everywhere(tmp_path: Path) -> None:
     for person in range(3):
         save(tmp_path / "data", f"{('normal', 'benign', 'malignant')[person]}/{person}.png", person)

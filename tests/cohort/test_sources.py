@@ -167,6 +167,17 @@ def test_unusable_folders(make_folder: Callable[..., Path], tmp_path: Path) -> N
     refused(tmp_path / "wrap", '"inner dataset" in it has')
 
 
+def test_class_folders_of_dicom_files_are_to_be_exported(make_folder: Callable[..., Path]) -> None:
+    folder = make_folder()
+    for path in (folder / "Bengin cases").iterdir():
+        path.rename(path.with_suffix(".dcm"))
+    refused(folder, "Bengin cases holds no images", "DICOM files lie there (18); save each slice as PNG")
+    shutil.rmtree(folder / "Normal cases")
+    shutil.rmtree(folder / "Malignant cases")
+    (folder / "Bengin cases").rename(folder / "patients")
+    refused(folder, "holds no images and no parquet file", "DICOM files lie there (18); save each slice as PNG")
+
+
 def test_a_missing_path_or_another_kind_of_file_is_a_usage_error(tmp_path: Path) -> None:
     refused(tmp_path / "nowhere", "no file or folder", kind=UsageError)
     refused("./nowhere", "no file or folder", kind=UsageError)
