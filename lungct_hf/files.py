@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -88,3 +88,15 @@ def folder_in_one_step(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def publishable(words: Iterable[str]) -> list[str]:
+    """A command line without the folders of this machine, which may name a person: /home/x/DATA becomes DATA."""
+    return [_without_folders(word) for word in words]
+
+
+def _without_folders(word: str) -> str:
+    flag, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    path = Path(value)
+    tells = path.is_absolute() or value.startswith("~") or ".." in path.parts
+    return f"{flag}{equals}{path.name}" if tells else word

@@ -14,10 +14,9 @@ from lungct_hf.serving.service import Service
 from model_tab import build_model_tab
 from slice_tab import build_slice_tab
 from study_tab import build_study_tab
-from uploads import told
+from uploads import CLEAN_EVERY, KEEP_UPLOADS, told
 from wording import TITLE, header, html, training_warning
 
-_CLEAN_EVERY, _KEEP_UPLOADS = 60, 600  # seconds
 _ASK_AGAIN = 3.0  # seconds
 _BAD_CALL = "The call does not fit the endpoint. Fix: upload each file first, and give what the API page lists."
 _BROKEN = "Something went wrong here. Fix: try again; tell the owner if it stays."
@@ -44,7 +43,7 @@ class _Page(gr.Blocks):
 def build_page(keeper: Keeper) -> gr.Blocks:
     """The page and its endpoints for one model. Start it with `server.serve`."""
     service = Service(keeper)
-    with _Page(title=TITLE, analytics_enabled=False, delete_cache=(_CLEAN_EVERY, _KEEP_UPLOADS)) as page:
+    with _Page(title=TITLE, analytics_enabled=False, delete_cache=(CLEAN_EVERY, KEEP_UPLOADS)) as page:
         gr.HTML(**html(header()))
         state = gr.HTML(**html(""), elem_id="state")
         warning = gr.HTML(**html(""), elem_id="warning")

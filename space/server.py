@@ -24,7 +24,7 @@ from lungct_hf.serving.keeper import Keeper
 from lungct_hf.serving.limits import MAX_UPLOAD, RateLimit
 from sessions import use_light_sessions
 from theme import STYLE, theme
-from uploads import forget_inline_files
+from uploads import bound_fields, forget_inline_files, keep_sweeping
 
 _PORTS = 100  # looked at one after the other, as Gradio does
 _STARTS = 3  # another program may take the port between the look and the start
@@ -87,6 +87,7 @@ def serve(page: gr.Blocks, keeper: Keeper, *, host: str, port: int, calls_a_minu
     if keeper.failed_for_good:  # no page for what is known not to work
         raise keeper.failed_for_good
     forget_inline_files(page)
+    bound_fields()
     guard = Middleware(Guard, rate=RateLimit(calls_a_minute), behind_proxy="SPACE_ID" in os.environ)
     warnings.filterwarnings("ignore", module="gradio")
     _launch(
@@ -107,6 +108,7 @@ def serve(page: gr.Blocks, keeper: Keeper, *, host: str, port: int, calls_a_minu
         state_session_capacity=500,
     )
     use_light_sessions(page)
+    keep_sweeping(page.app.uploaded_file_dir)
     try:
         keeper.wait()
         if keeper.failed_for_good:

@@ -6,12 +6,20 @@ The component is changed where it stands and not by a subclass: of those Gradio 
 from __future__ import annotations
 
 import os
+import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio import processing_utils
+from gradio.route_utils import GradioMultiPartParser
+from starlette.formparsers import MultiPartException
 
 from lungct_hf.errors import LungCTError
+
+CLEAN_EVERY, KEEP_UPLOADS = 60, 600  # seconds
+_MAX_FIELD = 65_536  # bytes
 
 
 def slice_file(**options: Any) -> gr.File:
@@ -44,6 +52,43 @@ def forget_inline_files(page: gr.Blocks) -> None:
         return path
 
     processing_utils.save_base64_to_cache = noted
+
+
+def bound_fields() -> None:
+    """Let a part of an upload that is no file be short: Gradio keeps it in memory, however long it is."""
+    take = GradioMultiPartParser.on_part_data
+
+    def bounded(self: GradioMultiPartParser, data: bytes, start: int, end: int) -> None:
+        part = self._current_part
+        if part.file is None and len(part.data) + end - start > _MAX_FIELD:
+            raise MultiPartException(f"A field of the upload is longer than {_MAX_FIELD} bytes and is no file.")
+        take(self, data, start, end)
+
+    GradioMultiPartParser.on_part_data = bounded
+
+
+def keep_sweeping(folder: str | Path) -> None:
+    """Delete, for as long as the server runs, what uploads that were broken off have left in `folder`.
+
+    Gradio deletes the files of whole uploads, and knows nothing of the others: they have temporary names still.
+    """
+
+    def sweep_on() -> None:
+        while True:
+            sweep(Path(folder), KEEP_UPLOADS)
+            time.sleep(CLEAN_EVERY)
+
+    threading.Thread(target=sweep_on, name="lungct-sweep", daemon=True).start()
+
+
+def sweep(folder: Path, age: float) -> None:
+    """Delete the files in `folder` with temporary names to which nothing was written for `age` seconds."""
+    for path in folder.glob("tmp*"):
+        try:
+            if path.is_file() and time.time() - path.stat().st_mtime > age:
+                path.unlink()
+        except OSError:  # gone meanwhile, or another user's
+            continue
 
 
 def told(problem: LungCTError | str) -> gr.Error:

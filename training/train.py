@@ -50,7 +50,7 @@ with exit_on_error():  # whatever a user can act on is one sentence, not a trace
     from lungct_hf.fit.inference import mean_log_loss
     from lungct_hf.fit.learner import Learner, class_weights
     from lungct_hf.fit.model_repo import chosen_by, split_record, write_model_repo
-    from lungct_hf.fit.processes import epoch_bar, finish_trackers, make_accelerator
+    from lungct_hf.fit.processes import epoch_bar, finish_trackers, make_accelerator, stop_here
     from lungct_hf.fit.report import print_summary
     from lungct_hf.fit.schedule import Schedule
     from lungct_hf.fit.stopping import StopRequest
@@ -228,8 +228,6 @@ def learn(
         seed=options.seed,
     )
 
-    features = keep_front(learner.network, slices, options, batches)
-
     # ------------------------------------------------------------------ continue an earlier run
     checkpoints = options.run / "checkpoints"
     identity = {
@@ -247,6 +245,7 @@ def learn(
             learner.restore(state["learner"])
             seconds_before, init_record = state["seconds"], state["init"]
             say(f"Continuing at step {learner.step} of {last * batches.steps}.")
+    features = keep_front(learner.network, slices, options, batches)  # of the weights that go on, whatever --init gave
     history.continue_from(learner.step)
     accelerator.init_trackers("tensorboard", config=recipe.to_dict())
     started = time.monotonic()
@@ -261,8 +260,7 @@ def learn(
     slices_per_step = recipe.batch_size * recipe.accumulate * accelerator.num_processes
     epoch = learner.step // batches.steps
     while epoch < last and not learner.has_stalled:
-        first = learner.step % batches.steps
-        losses: list[float] = []
+        first, losses = learner.step % batches.steps, list[float]()
         all_slices, done = batches.steps * slices_per_step, first * slices_per_step
         bar = epoch_bar(f"epoch {epoch + 1}/{last}", slices=all_slices, done=done, shown=is_main)
         epoch_started = time.monotonic()
@@ -275,13 +273,13 @@ def learn(
                 continue
             losses.append(learner.end_step())
             bar.set_postfix(loss=f"{sum(losses[-20:]) / len(losses[-20:]):.3f}", refresh=False)
+            if learner.step % batches.steps == 0:
+                break  # the epoch is judged before anything is kept of it
             if stop.agreed(accelerator):
                 bar.close()
                 checkpoint()
-                say(f"\nStopped at step {learner.step}.")
-                finish_trackers(accelerator)
-                return None
-            if learner.step % options.checkpoint_every == 0 and learner.step % batches.steps:
+                return stop_here(accelerator, learner.step)
+            if learner.step % options.checkpoint_every == 0:
                 checkpoint()
         bar.close()
         rate = (batches.steps - first) * slices_per_step / (time.monotonic() - epoch_started)
@@ -306,6 +304,8 @@ def learn(
         say(told)
         checkpoint()
         epoch += 1
+        if stop.agreed(accelerator):
+            return stop_here(accelerator, learner.step)
 
     # ------------------------------------------------------------------ the chosen weights
     finish_trackers(accelerator)

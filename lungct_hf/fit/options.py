@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from ..files import write_json
+from ..files import publishable, write_json
 from ..runtime.session import usable_cores
 from .recipe import Recipe, load_recipe
 
@@ -194,7 +194,8 @@ def _fresh(given: dict[str, Any], argv: list[str], recipes: Path) -> Options:
 def _again(given: dict[str, Any], stored: dict[str, Any], run: Path) -> Options:
     flat = stored | stored["recipe"] | {"recipe": stored["recipe_name"]}
     for name, value in given.items():
-        if value is None or value is False or name in _FREE_ON_RESUME:
+        # False is a switch that was not given, and for what a recipe holds one that was: --no-NAME.
+        if value is None or (value is False and name not in stored["recipe"]) or name in _FREE_ON_RESUME:
             continue
         same = Path(str(value)).stem == flat[name] if name == "recipe" else value == flat.get(name)
         if not same:
@@ -226,10 +227,10 @@ def _run_to_resume(given: dict[str, Any]) -> Path:
         return run
     if given["output_dir"]:
         return Path(given["output_dir"])
-    runs = sorted(path.parent for path in Path("runs").glob("*/run.json"))
-    if not runs:
+    records = sorted(Path("runs").glob("*/run.json"), key=lambda path: path.stat().st_mtime)
+    if not records:
         raise UsageError("--resume: there is no run under runs/. Fix: name one (--resume DIR).")
-    return runs[-1]
+    return records[-1].parent
 
 
 def _read_run(run: Path) -> dict[str, Any] | None:
@@ -290,5 +291,4 @@ def _fair_share_of_cores() -> int:
 
 def _publishable_command(argv: list[str]) -> str:
     """The command line for the model's provenance, without the folders of the author's machine."""
-    words = [Path(word).name if Path(word).is_absolute() else word for word in argv]
-    return shlex.join(["training/train.py", *words])
+    return shlex.join(["training/train.py", *publishable(argv)])

@@ -48,3 +48,9 @@ def epoch_bar(text: str, *, slices: int, done: int, shown: bool) -> tqdm:
         disable=not shown,
         leave=False,
     )
+
+
+def stop_here(accelerator: Accelerator, step: int) -> None:
+    """Say where a run was asked to stop, and close what it writes to."""
+    accelerator.print(f"\nStopped at step {step}.")
+    finish_trackers(accelerator)

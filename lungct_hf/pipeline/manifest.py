@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from .. import __version__
@@ -52,9 +51,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def publishable(words: Iterable[str]) -> list[str]:
-    """A command line without the parts of paths that only tell about this machine."""
-    home = str(Path.home())
-    return [Path(word).name if Path(word).is_absolute() or word.startswith(("~", home)) else word for word in words]

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from ..files import file_in_one_step, write_json
+from ..files import file_in_one_step, publishable, write_json
 from ..runtime import LungCT
 from ..runtime.prediction import Prediction
 from ..runtime.session import usable_cores
 from ..slices.listing import printable
 from .job import identity_of, run_job
 from .journal import Journal
-from .manifest import Tally, publishable, versions
+from .manifest import Tally, versions
 from .output import choose_format, flat, write_rows
 from .progress import RunProgress
 from .units import Unit, list_units

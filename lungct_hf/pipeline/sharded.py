@@ -22,10 +22,10 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import LungCTError, exit_on_error, require
-from ..files import check_place, file_in_one_step, write_json
+from ..files import check_place, file_in_one_step, publishable, write_json
 from ..runtime import LungCT
 from ..runtime.session import usable_cores
-from .manifest import Tally, publishable
+from .manifest import Tally
 from .output import choose_format, write_rows
 from .run import Options, finished_manifest, predict_files
 

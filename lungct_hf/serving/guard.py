@@ -14,7 +14,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 _MAX_CALL = 2 * MB  # of a request that carries no file
-_UPLOAD = "/upload"
+_UPLOADS = ("/gradio_api/upload", "/upload")  # whole: a call may be named "upload" as well, and is read into memory
 _NO_ROOM = "There is no room for uploads at the moment. Fix: try again in ten minutes; others are deleted then."
 # Inline scripts and styles are Gradio's own way to start its page; nothing comes from or goes to another host.
 _POLICY = (
@@ -56,7 +56,7 @@ class Guard:
         if scope["method"] != "POST":
             await self._app(scope, receive, send_with_headers)
             return
-        is_upload = scope["path"].endswith(_UPLOAD)
+        is_upload = scope["path"].rstrip("/") in _UPLOADS
         limit = MAX_UPLOAD + MB if is_upload else _MAX_CALL
         length = _stated_length(scope)
         coming = (length or limit) if is_upload else 0
@@ -101,7 +101,8 @@ def _stated_length(scope: MutableMapping[str, Any]) -> int:
 
 
 def _header(scope: MutableMapping[str, Any], name: bytes) -> str:
-    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+    """All values of a header as one: a proxy may add a line of its own below the visitor's."""
+    return ",".join(value.decode("latin-1") for key, value in scope["headers"] if key == name)
 
 
 async def _refuse(send: Send, status: int, sentence: str, *, retry: float | None = None) -> None:

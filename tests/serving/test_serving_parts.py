@@ -159,10 +159,30 @@ def test_behind_a_proxy_the_visitor_is_who_the_proxy_saw(behind_proxy: bool, vis
     async def receive() -> dict:
         return {"type": "http.request"}
 
-    headers = [(b"x-forwarded-for", b"6.6.6.6, 9.9.9.9")]
-    scope = {"type": "http", "method": "POST", "path": "/x", "client": ("1.1.1.1", 5), "headers": headers}
-    asyncio.run(Guard(app, rate=Rate(1), behind_proxy=behind_proxy)(scope, receive, send))
-    assert seen == [visitor] and sent[0]["status"] == 429
+    name = b"x-forwarded-for"
+    for headers in ([(name, b"6.6.6.6, 9.9.9.9")], [(name, b"6.6.6.6"), (name, b"9.9.9.9")]):
+        scope = {"type": "http", "method": "POST", "path": "/x", "client": ("1.1.1.1", 5), "headers": headers}
+        asyncio.run(Guard(app, rate=Rate(1), behind_proxy=behind_proxy)(scope, receive, send))
+    assert seen == [visitor] * 2 and sent[0]["status"] == 429
+
+
+@pytest.mark.parametrize("path", ["call/upload", "run/upload", "api/upload", "call/v2/upload", "call/predict"])
+def test_only_the_place_for_uploads_takes_large_bodies(path: str) -> None:
+    sent: list[dict] = []
+
+    async def app(scope, receive, send) -> None:
+        raise AssertionError("it was refused")
+
+    async def send(message) -> None:
+        sent.append(message)
+
+    async def receive() -> dict:
+        return {"type": "http.request"}
+
+    scope = {"type": "http", "method": "POST", "path": f"/gradio_api/{path}", "client": ("1.1.1.1", 5)}
+    scope["headers"] = [(b"content-length", str(300 * limits.MB).encode())]
+    asyncio.run(Guard(app, rate=RateLimit(0))(scope, receive, send))
+    assert sent[0]["status"] == 413
 
 
 def test_all_visitors_uploads_share_the_room_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import os
+import time
 import zipfile
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -183,6 +185,33 @@ def test_uploads_are_deleted(run_dir: Path, tmp_path: Path, monkeypatch: pytest.
     assert not inline.exists()
     for name in ("page", "api", "wording", "uploads", "slice_tab", "study_tab", "model_tab"):
         sys.modules.pop(name, None)
+
+
+def test_what_a_broken_upload_leaves_is_swept_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    from helpers import ROOT
+
+    monkeypatch.syspath_prepend(str(ROOT / "space"))
+    from uploads import KEEP_UPLOADS, sweep
+
+    for name in ("tmpold", "tmpnew", "whole.png"):
+        (tmp_path / name).write_bytes(b"CT")
+    (tmp_path / "tmpfolder").mkdir()
+    long_ago = time.time() - KEEP_UPLOADS - 5
+    for name in ("tmpold", "whole.png"):
+        os.utime(tmp_path / name, (long_ago, long_ago))
+    sweep(tmp_path, KEEP_UPLOADS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tmpfolder", "tmpnew", "whole.png"]
+    sys.modules.pop("uploads", None)
+
+
+def test_a_field_that_is_no_file_must_be_short(server: Server) -> None:
+    address = f"{server.url}gradio_api/upload"
+    assert httpx.post(address, files={"files": ("1.png", b"x" * 200_000)}, timeout=60).status_code == 200
+    answer = httpx.post(address, files={"files": (None, b"x" * 200_000)}, timeout=60)
+    assert answer.status_code == 400 and "Traceback" not in answer.text
+    assert "Traceback" not in server.log.read_text()
 
 
 def test_an_error_inside_a_call_is_told_without_its_insides(client: Client) -> None:

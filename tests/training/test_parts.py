@@ -262,11 +262,15 @@ def test_a_finished_or_running_folder_is_not_overwritten_and_resume_brings_the_s
     assert again.fixed() == first.fixed() and again.push_to_hub == "me/x"  # type: ignore[attr-defined]
     with pytest.raises(UsageError, match="--epochs 8 contradicts"):
         options("--resume", str(tmp_path), "--epochs", "8")
+    with pytest.raises(UsageError, match="--class-weights False contradicts"):
+        options("--resume", str(tmp_path), "--no-class-weights")
 
 
 def test_the_command_line_that_is_published_names_no_folder_of_mine(tmp_path: Path) -> None:
     command = options("--data", str(tmp_path / "patients"), "--output-dir", str(tmp_path)).command  # type: ignore[attr-defined]
     assert str(tmp_path) not in command and "--data patients" in command
+    joined = options(f"--data={tmp_path / 'patients'}", f"--output-dir={tmp_path}").command  # type: ignore[attr-defined]
+    assert str(tmp_path) not in joined and "--data=patients" in joined
 
 
 def test_a_chosen_number_of_epochs_has_a_schedule_of_its_own() -> None:

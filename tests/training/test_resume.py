@@ -78,6 +78,23 @@ def test_a_polite_stop_writes_a_checkpoint_and_says_how_to_go_on(
 
 
 @pytest.mark.slow
+def test_a_stop_at_the_end_of_an_epoch_does_not_skip_its_judgement(cohort: Path, tmp_path: Path) -> None:
+    flags = ["--data", cohort, *FLAGS, "--epochs", "40", "--batch-size", "16"]  # an epoch is one step
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert train(*flags, "--output-dir", whole).returncode == 0
+    process = start(*flags, "--output-dir", stopped)
+    wait_for_checkpoint(stopped, process, 3)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert train("--resume", stopped).returncode == 0
+    rows = [(run / "logs" / "metrics.csv").read_text().splitlines() for run in (whole, stopped)]
+    columns = rows[0][0].split(",")
+    judged = [[line.split(",")[columns.index("validation/log_loss")] for line in lines] for lines in rows]
+    assert judged[0] == judged[1] and weights(whole) == weights(stopped)
+
+
+@pytest.mark.slow
 def test_killing_the_launcher_ends_the_run_behind_it(cohort: Path, unbroken: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     import sys
