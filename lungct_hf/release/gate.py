@@ -105,8 +105,12 @@ def _regression(found: Comparison, tag: str, notes: list[str]) -> Iterator[Reaso
 
 
 def _calibration(found: Comparison, new: Evidence, old: Evidence, tag: str) -> Iterator[Reason]:
-    if old.contract.get("calibration") and not new.contract.get("calibration"):
-        yield Reason("calibration-worse", f"{tag} was calibrated, this model is not")
+    before, now = old.contract.get("calibration") or {}, new.contract.get("calibration") or {}
+    why = f": {now['not_fitted']}" if now.get("not_fitted") else ""
+    if _fitted(before) and not _fitted(now):
+        yield Reason("calibration-worse", f"{tag} was calibrated, this model is not{why}")
+    elif before.get("abstain") and not now.get("abstain"):
+        yield Reason("calibration-worse", f"{tag} had a rule for abstaining, this model has none{why}")
     value = found.figures.get("ece")
     if value and value["low"] is not None and value["low"] > 0:
         yield Reason(
@@ -114,6 +118,11 @@ def _calibration(found: Comparison, new: Evidence, old: Evidence, tag: str) -> I
             f"the calibration error (ECE) is {value['a']:.3f}, that of {tag} was {value['b']:.3f}: a difference of "
             f"{value['value']:+.3f} [{value['low']:+.3f}, {value['high']:+.3f}]",
         )
+
+
+def _fitted(calibration: dict[str, Any]) -> bool:
+    """Training writes the block in any case; where nothing could be fitted it only says why."""
+    return bool(calibration) and (bool(calibration.get("fitted_on")) or not calibration.get("not_fitted"))
 
 
 def _canary(prepared: Prepared, last: Last, notes: list[str]) -> Iterator[Reason]:

@@ -15,7 +15,7 @@ CODES = {
     "stand-in-init": "training started from a file that stands in for the published ImageNet weights",
     "unknown-init": "it is not recorded what training started from",
     "regression": "the grouped score is worse than the last version's, beyond its interval",
-    "calibration-worse": "the calibration error is worse than the last version's, beyond its interval",
+    "calibration-worse": "the calibration error is worse than the last version's, beyond its interval, or it was lost",
     "shortcut-probe": "what sees only the outer ring of the slice does as well, or better than chance",
     "canary-changed": "the same weights give a canary another answer than the last version",
     "loader-mismatch": "two ways of loading the model disagree on a canary",

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lungct_hf.cohort import Split
+from lungct_hf.decision import AbstainRule, Calibration
 from lungct_hf.errors import RefusedError, UsageError
 from lungct_hf.evaluation import write_predictions
 from lungct_hf.files import write_json
@@ -132,6 +133,27 @@ def test_a_calibration_that_was_lost_is_worse(run_dir: Path, clean: Prepared, la
     edit(run_dir / "model" / "lungct.json", lambda record: record.pop("calibration"))
     finish(run_dir / "model")
     assert "calibration-worse" in codes(inspected(run_dir, clean), V2, last=last)
+
+
+def test_a_calibration_that_could_not_be_fitted_is_lost(run_dir: Path, clean: Prepared, last: Last) -> None:
+    """Training writes the block all the same, and says in it why nothing could be fitted."""
+    unfitted = Calibration(not_fitted="there are too few groups").to_json()
+    edit(run_dir / "model" / "lungct.json", lambda record: record.update(calibration=unfitted))
+    finish(run_dir / "model")
+    made = inspected(run_dir, clean)
+    found = [reason for reason in judge(made, V2, Remote("alice/lung"), last)[0] if reason.code == "calibration-worse"]
+    assert len(found) == 1 and "too few groups" in found[0].sentence
+    assert "calibration-worse" not in codes(made)
+
+
+def test_a_rule_for_abstaining_that_was_lost_is_worse(run_dir: Path, clean: Prepared, sealed: Path) -> None:
+    old = Path(shutil.copytree(sealed, run_dir.parent / "last"))
+    rule = AbstainRule(min_confidence=0.5).to_json()
+    edit(old / "lungct.json", lambda record: record["calibration"].update(abstain=rule))
+    assert codes(inspected(run_dir, clean), V2, last=Last("v1.0.0", "a" * 40, old)) == {"calibration-worse"}
+    edit(run_dir / "model" / "lungct.json", lambda record: record["calibration"].update(abstain=rule))
+    made = inspected(run_dir, clean)
+    assert "calibration-worse" not in codes(made, V2, last=Last("v1.0.0", "a" * 40, old))
 
 
 @pytest.mark.parametrize("spoil", ["ring knows", "ring alone knows", "not stored"])
