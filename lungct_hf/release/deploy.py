@@ -8,7 +8,7 @@ import re
 import zipfile
 from collections.abc import Callable
 
-from huggingface_hub import CommitOperationAdd, HfApi, constants
+from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi, constants
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
@@ -23,6 +23,8 @@ from .wheel import build_wheel, folder_files
 Say = Callable[[str], None]
 _BOUNDED = ("gradio", "huggingface_hub")  # a new major version of either has broken running Spaces
 _OURS = re.compile(r"lungct[-_]hf(?P<extras>\[[\w,]+\])?")
+# What a deploy brings and the next one may not: the package unpacked for a private Space, and wheels.
+_BROUGHT = re.compile(r"lungct_hf/.+|lungct_hf-[^/]+\.whl")
 _ATTEMPTS = 4
 
 
@@ -30,7 +32,7 @@ def deploy_space(space: str, model: str, token: str, say: Say, *, private: bool 
     """Make the Space `space` show `model` ("owner/name@revision"); whether anything had to change.
 
     One commit at most, and none where the Space holds it already. Raises UsageError for a model without a revision,
-    LungCTError when the model or the Space cannot be used.
+    LungCTError when the model or the Space cannot be used, or when it is public and `private` is asked for.
     """
     repo_id, revision = split_revision(model)
     if revision is None:
@@ -50,20 +52,26 @@ def deploy_space(space: str, model: str, token: str, say: Say, *, private: bool 
 
 
 def _ensure(api: HfApi, space: str, private: bool) -> bool:
-    """Create the Space where it is missing; whether it is private."""
+    """Create the Space where it is missing; whether it is private. No private deploy lands in a public one."""
 
     def info() -> bool:
         return bool(patiently(lambda: api.repo_info(space, repo_type="space")).private)
 
     try:
-        return info()
+        hidden = info()
     except RepositoryNotFoundError:
         patiently(
             lambda: api.create_repo(
                 space, repo_type="space", space_sdk="gradio", private=private or None, exist_ok=True
             )
         )
-        return info()
+        hidden = info()
+    if private and not hidden:
+        raise LungCTError(
+            f"The Space {space} exists and is public, and a private one was asked for. Fix: make it private in its "
+            "settings first, or deploy without --private."
+        )
+    return hidden
 
 
 def _files(space: str, repo_id: str, hidden: bool) -> dict[str, bytes]:
@@ -127,16 +135,21 @@ def _upload(api: HfApi, space: str, files: dict[str, bytes], say: Say) -> bool:
     for attempt in range(1, _ATTEMPTS + 1):
         head, there = _held(api, space)
         changed = {name: data for name, data in files.items() if name not in there or not _same(there[name], data)}
-        if not changed:
+        # An unpacked package left beside app.py would be imported in place of the new wheel.
+        stale = sorted(name for name in there if _BROUGHT.fullmatch(name) and name not in files)
+        if not changed and not stale:
             say(f"The Space {space} {'now holds' if sent else 'holds'} these files{'' if sent else ' already'}.")
             return sent
         # Open files go by plain HTTP, which every Hub speaks; none of these is large.
         adds = [CommitOperationAdd(name, io.BytesIO(data)) for name, data in sorted(changed.items())]
+        operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [*adds]
+        operations += [CommitOperationDelete(name, is_folder=False) for name in stale]
         try:
             api.create_commit(
-                space, adds, repo_type="space", commit_message="Deploy the lungct demo", parent_commit=head
+                space, operations, repo_type="space", commit_message="Deploy the lungct demo", parent_commit=head
             )
-            say(f"One commit brought {len(changed)} files to the Space {space}.")
+            gone = f" and removed {len(stale)} of an earlier deploy" if stale else ""
+            say(f"One commit brought {len(changed)} files to the Space {space}{gone}.")
             return True
         except HUB_ERRORS as error:
             if attempt == _ATTEMPTS or not (is_passing(error) or status_of(error) == 412):

@@ -86,6 +86,30 @@ def test_a_private_space_needs_no_address_to_install_from(
     assert any(line.startswith("numpy") for line in lines) and any(line.startswith("gradio[mcp]>=") for line in lines)
 
 
+def test_what_an_earlier_deploy_left_does_not_shadow_the_new_one(
+    hub: HubServer, home: dict[str, str], tmp_path: Path
+) -> None:
+    deploy(home, tmp_path, *COMMAND, "--private")
+    theirs = {"notes.md": b"mine", "data/lungct_hf/a.txt": b"mine", "wheels/lungct_hf-0.0.1-py3-none-any.whl": b"mine"}
+    hub.store.put(SPACE, theirs | {"lungct_hf-0.0.1-py3-none-any.whl": b"old"}, repo_type="space")
+    hub.repo(SPACE, "space").private = False
+    assert "removed" in deploy(home, tmp_path)
+    there = hub.files(SPACE, repo_type="space")
+    assert not any(name.startswith("lungct_hf/") for name in there)
+    assert [name for name in there if name.startswith("lungct_hf-")] == [WHEEL]
+    assert {name: there[name] for name in theirs} == theirs
+    before = state(hub)
+    assert "already" in deploy(home, tmp_path) and state(hub) == before
+
+
+def test_a_private_deploy_does_not_land_in_a_public_space(
+    hub: HubServer, home: dict[str, str], tmp_path: Path
+) -> None:
+    hub.store.create_repo(SPACE, "space")
+    said = deploy(home, tmp_path, *COMMAND, "--private", code=1)
+    assert "is public" in said and state(hub) == (0, 0, {})
+
+
 @pytest.mark.parametrize("path", ["/commit/", "/variables", "/restart"])
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_cut_off_anywhere_the_next_run_finishes(
