@@ -51,7 +51,8 @@ def versions(
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
     protocols = ", ".join(sorted({row.protocol or "not recorded" for row in rows}))
-    console.print(f"* main holds it now. Of slices, with 95 % intervals; protocol: {protocols}.", markup=False)
+    live = "* main holds it now." if any(row.live for row in rows) else "main holds something that is no version."
+    console.print(f"{live} Of slices, with 95 % intervals; protocol: {protocols}.", markup=False)
     for row in rows:
         if row.allowed:
             console.print(f"- {row.tag} was released in spite of: {', '.join(row.allowed)}", markup=False)

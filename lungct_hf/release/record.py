@@ -60,6 +60,13 @@ def record_of(folder: Path) -> Record | None:
     return found if isinstance(found, dict) and "version" in found else None
 
 
+def tag_of_record(record: Record | None) -> str | None:
+    """The tag that is due to the commit which this record is in."""
+    if record is None:
+        return None
+    return (record.get("rollback") or {}).get("tag") or f"v{record['version']}"
+
+
 def write_record(folder: Path, record: Record) -> None:
     write_json(folder / CONTRACT, read_json(folder / CONTRACT) | {"release": record})
 

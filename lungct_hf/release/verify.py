@@ -15,7 +15,7 @@ from .canaries import FOLDER, deviations, read_canaries
 from .loaders import score
 from .prepare import model_of
 from .reasons import Reason
-from .record import Record, file_hashes, record_of, sha256_of
+from .record import Record, file_hashes, record_of, sha256_of, tag_of_record
 from .version import Version
 
 
@@ -86,7 +86,7 @@ def _files(fetched: FetchedModel, found: Verification) -> None:
 
 def _tag_reasons(fetched: FetchedModel, record: Record) -> list[Reason]:
     asked = Version.of_tag(fetched.requested_revision or "")
-    due = (record.get("rollback") or {}).get("tag") or f"v{record['version']}"
+    due = tag_of_record(record)
     if asked is None or asked.tag == due:
         return []
     return [Reason("tag-moved", f"{asked.tag} was asked for, and lungct.json says that this is {due}")]

@@ -18,7 +18,7 @@ from ..hub.failures import Target
 from ..hub.folder import list_files
 from . import remote as hub
 from .publish import changelog_at, confirm
-from .record import CARD, CHANGELOG, CONTRACT, Record, read_json, record_of, with_entry, write_record
+from .record import CARD, CHANGELOG, CONTRACT, Record, read_json, record_of, tag_of_record, with_entry, write_record
 from .remote import Remote
 from .version import Version
 
@@ -49,7 +49,7 @@ def list_versions(repo_id: str, token: str | None) -> list[Row]:
     order = {sha: place for place, (sha, _) in enumerate(found.history)}
     tags = sorted(found.tags, key=lambda tag: Version.of_tag(tag) or 0, reverse=True)
     tags.sort(key=lambda tag: order.get(found.tags[tag], len(order)))
-    live = next((tag for tag in tags if found.tags[tag] == (found.last or ("", ""))[1]), None)
+    live = found.last[0] if found.last and _held(found, *found.last, token) else None
     return [_row(found, tag, token, tag == live) for tag in tags]
 
 
@@ -61,6 +61,11 @@ def _look(repo_id: str, token: str | None) -> Remote:
             "sign in with `hf auth login`."
         )
     return found
+
+
+def _held(found: Remote, tag: str, sha: str, token: str | None) -> bool:
+    """Whether main still holds what `sha` published as `tag`: a push after it drops the record, an edit does not."""
+    return found.head == sha or tag_of_record(hub.record_at(found.repo_id, str(found.head), token)) == tag
 
 
 def _row(found: Remote, tag: str, token: str | None, live: bool) -> Row:
@@ -112,12 +117,14 @@ def roll_back(repo_id: str, version: Version, token: str, say: Say, *, message: 
 
 
 def _begun(found: Remote, version: Version, token: str) -> tuple[str, str] | None:
-    """(tag, commit) of the rollback to this version that main's newest release is."""
+    """(tag, commit) of the rollback to this version that main's newest release is, and that main still holds."""
     for sha, title in found.history:
         if title == _title(version):
             record = hub.record_at(found.repo_id, sha, token) or {}
             rollback = record.get("rollback")
-            return (rollback["tag"], sha) if rollback and record["version"] == version.number else None
+            if not rollback or record["version"] != version.number:
+                return None
+            return (rollback["tag"], sha) if _held(found, rollback["tag"], sha, token) else None
         if sha in found.tags.values():
             return None
     return None

@@ -159,6 +159,24 @@ def test_the_way_back(world: World) -> None:
     assert [row["tag"] for row in rows if row["live"]] == ["v1.0.0+rollback.1"] and len(rows) == 3
 
 
+def test_a_push_after_a_rollback_is_rolled_back_as_well(world: World) -> None:
+    hub, _, folder = world
+    repo = hub.repo(REPO)
+    hub.store.put(REPO, {"README.md": hub.files(REPO)["README.md"] + b"\nEdited on the web page.\n"})
+    assert "already" in lungct(world, "rollback", REPO, "1.0.0")  # the model on main is still that of the rollback
+    rows = json.loads(lungct(world, "versions", REPO, "--json"))
+    assert [row["tag"] for row in rows if row["live"]] == ["v1.0.0+rollback.1"]
+    model = folder / "second" / "model"
+    names = ("model.safetensors", "lungct.json", "README.md")
+    pushed = hub.store.put(REPO, {name: (model / name).read_bytes() for name in names}, title="Push a lungct_hf model")
+    assert hub.files(REPO)["model.safetensors"] != hub.files(REPO, "v1.0.0")["model.safetensors"]
+    assert not any(row["live"] for row in json.loads(lungct(world, "versions", REPO, "--json")))
+    assert "main holds something that is no version" in lungct(world, "versions", REPO)
+    assert "already" not in lungct(world, "rollback", REPO, "1.0.0")
+    assert repo.tags["v1.0.0+rollback.2"] == repo.branches["main"] != pushed
+    assert hub.files(REPO)["model.safetensors"] == hub.files(REPO, "v1.0.0")["model.safetensors"]
+
+
 def test_a_pull_request_is_proposed_once_and_tagged_after_the_merge(
     world: World,
 ) -> None:
