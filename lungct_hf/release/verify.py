@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..contract import ONNX_FILE, Contract
@@ -17,6 +18,9 @@ from .prepare import model_of
 from .reasons import Reason
 from .record import Record, file_hashes, record_of, sha256_of, tag_of_record
 from .version import Version
+
+if TYPE_CHECKING:
+    from ..cohort import Split
 
 
 @dataclass
@@ -42,7 +46,7 @@ def verify(repo_or_dir: str, *, token: str | None = None) -> Verification:
     fetched = fetch_model(model_of(local) if local.is_dir() else repo_or_dir, token=token)
     found = Verification(fetched.name)
     _files(fetched, found)
-    _evidence(fetched, found)
+    _people(fetched.path, _evidence(fetched, found), found)
     _answers(fetched.path, found)
     return found
 
@@ -79,9 +83,7 @@ def _files(fetched: FetchedModel, found: Verification) -> None:
             [] if same else [Reason("file-changed", f"{ONNX_FILE} does not have the sha256 that lungct.json names")]
         )
         found.check(f"{ONNX_FILE} is the file that lungct.json names", wrong)
-    found.check(
-        "no pickle, secret or patient's name is among the files", content.pickles(files) + content.secrets(files)
-    )
+    found.check("no pickle or secret is among the files", content.pickles(files) + content.secrets(files))
 
 
 def _tag_reasons(fetched: FetchedModel, record: Record) -> list[Reason]:
@@ -92,16 +94,17 @@ def _tag_reasons(fetched: FetchedModel, record: Record) -> list[Reason]:
     return [Reason("tag-moved", f"{asked.tag} was asked for, and lungct.json says that this is {due}")]
 
 
-def _evidence(fetched: FetchedModel, found: Verification) -> None:
+def _evidence(fetched: FetchedModel, found: Verification) -> Split | None:
+    """Check the evidence; its split, None where the evidence cannot be read."""
     folder = fetched.path
     try:
         stored = evidence.read_evidence(folder)
     except LungCTError as error:
         found.false.append(Reason("metrics-mismatch", str(error)))
-        return
+        return None
     split = stored.split
     reasons = evidence.manifest_reasons(stored)
-    allowed = {row["code"] for row in (record_of(folder) or {}).get("allowed") or []}
+    allowed = _allowed(folder)
     # What the author let through and the card says is not a false claim.
     stated = [reason for reason in reasons if reason.code == "groups-across-split" and _says_crossing(stored, allowed)]
     found.notes += [f"As the card says: {reason}" for reason in stated]
@@ -125,9 +128,23 @@ def _evidence(fetched: FetchedModel, found: Verification) -> None:
             f"lungct-hf {record['package_version']} wrote this and {__version__} checks it: their wording may differ. "
             f"To be sure: pip install lungct-hf=={record['package_version']}"
         )
-    ids = [*split.ids.tolist(), *split.groups.tolist()]
-    if "patient-data" not in allowed:
-        found.check("no id or path looks like a person's name", content.patient_data(list_files(folder), ids))
+    return split
+
+
+def _people(folder: Path, split: Split | None, found: Verification) -> None:
+    """Whom the files name, whether or not the evidence could be read."""
+    ids = [] if split is None else [*split.ids.tolist(), *split.groups.tolist()]
+    reasons = content.patient_data(list_files(folder), ids)
+    if "patient-data" in _allowed(folder):
+        found.notes += [f"The author looked and let it through: {reason}" for reason in reasons]
+        return
+    what = "path" if split is None else "id or path"
+    found.check(f"no DICOM file or element is there, and no {what} looks like a person's name", reasons)
+
+
+def _allowed(folder: Path) -> set[str]:
+    """The codes that the release let through."""
+    return {row["code"] for row in (record_of(folder) or {}).get("allowed") or []}
 
 
 def _says_crossing(stored: evidence.Evidence, allowed: set[str]) -> bool:

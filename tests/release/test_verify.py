@@ -225,6 +225,25 @@ def test_canaries_cannot_be_changed_or_left_out(published: Path) -> None:
     assert false(published) == {"canary-changed"}
 
 
+def test_persons_are_looked_for_without_evidence_as_well(published: Path) -> None:
+    (published / "DOE_JANE.txt").write_text("x")
+    (published / "evaluation" / "predictions.parquet").unlink()
+    found = verify(str(published))
+    assert "patient-data" in {reason.code for reason in found.false}
+    assert "no pickle or secret is among the files" in found.held
+    assert not any("person's name" in line for line in found.held)
+
+
+def test_persons_that_the_author_let_through_are_a_note(published: Path) -> None:
+    (published / "DOE_JANE.txt").write_text("x")
+    allowed = [{"code": "patient-data", "sentence": "the path DOE_JANE.txt looks like a person's name"}]
+    write_record(published, (record_of(published) or {}) | {"allowed": allowed})
+    found = verify(str(published))
+    assert "patient-data" not in {reason.code for reason in found.false}
+    assert any("let it through" in note and "DOE_JANE" in note for note in found.notes)
+    assert not any("person's name" in line for line in found.held)
+
+
 @pytest.mark.parametrize("name", ["evaluation/roc.png", "onnx/model.onnx", "evaluation/more.parquet"])
 def test_files_that_were_changed_or_added_are_found(published: Path, name: str) -> None:
     (published / name).write_bytes(b"something else")
