@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import logging
 import warnings
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ logger = logging.getLogger("lungct_hf")
 EVIDENCE = ("evaluation/", "onnx/", ".eval_results/", "canaries/")
 ATTEMPTS = 4
 _MOVED = 412
+_THREADS = 5  # that upload, as many as the client takes by itself
 
 
 @dataclass(frozen=True)
@@ -249,6 +251,9 @@ def _send(
             # The client sends an open file by plain HTTP even when hf_xet is installed.
             source = stack.enter_context(content.open("rb")) if plain and isinstance(content, Path) else content
             adds.append(CommitOperationAdd(name, source))
+        # Equal files are one to the client, whose threads would then read one open file at once.
+        sizes = Counter(add.upload_info.size for add in adds)
+        threads = 1 if plain and max(sizes.values(), default=1) > 1 else _THREADS
         if plain and _uses_xet():
             stack.enter_context(_quiet("huggingface_hub._commit_api"))
         info = api.create_commit(
@@ -259,6 +264,7 @@ def _send(
             revision=target.revision,
             parent_commit=plan.head,
             create_pr=create_pr,
+            num_threads=threads,
         )
     return info.oid, info.pr_url.rpartition("/")[2] if info.pr_url else None
 

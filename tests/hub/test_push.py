@@ -78,6 +78,16 @@ def test_one_commit_holds_the_folder(hub: HubServer, token: str, model: Path, tr
     assert caplog.text.count("plain HTTP") == (transfer == "xet")
 
 
+def test_equal_files_are_all_there(hub: HubServer, token: str, model: Path, transfer: str):
+    content = bytes(range(256)) * 2000
+    names = [f"evaluation/plot{number}.png" for number in range(5)]
+    for name in names:
+        (model / name).parent.mkdir(exist_ok=True)
+        (model / name).write_bytes(content)
+    push(model)
+    assert all(hub.files(REPO)[name] == content for name in names)
+
+
 def test_the_card_learns_the_name_of_its_repo(hub: HubServer, token: str, model: Path):
     push(model)
     card = hub.files(REPO)["README.md"].decode()
