@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UsageError
+from ..slices.archive import BAD_ARCHIVE
 
 MB = 2**20
 MAX_SLICE_FILE = 64 * MB  # a 512 x 512 slice has 0.5 MB
@@ -48,7 +49,7 @@ def check_study_files(paths: Sequence[Path]) -> None:
         try:
             with zipfile.ZipFile(path) as archive:
                 unpacked = sum(member.file_size for member in archive.infolist())
-        except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
+        except BAD_ARCHIVE:
             continue  # its reader says what is wrong with it
         if unpacked > MAX_UNPACKED:
             raise UsageError(

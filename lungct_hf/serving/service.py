@@ -17,6 +17,7 @@ from ..errors import LungCTError, UsageError
 from ..labels import LABELS
 from ..runtime import Prediction, Study
 from ..runtime.prediction import NOTICE
+from ..slices.archive import BAD_ARCHIVE
 from ..slices.listing import printable
 from ..slices.phantom import draw_phantom
 from ..slices.source import Frame, Unreadable, open_slices
@@ -161,5 +162,5 @@ def _members(path: Path) -> int | None:
     try:
         with zipfile.ZipFile(path) as archive:
             return sum(not member.filename.endswith("/") for member in archive.infolist())
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
+    except BAD_ARCHIVE:
         return None

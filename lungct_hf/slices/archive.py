@@ -28,6 +28,8 @@ _MAX_TOTAL = 256 * 2**30  # bytes of all unpacked members
 _MAX_RATIO = 200  # unpacked to packed; slices stay below 20, and blank ones are small
 _FREE_RATIO = 16 * 2**20  # bytes below which the ratio does not matter
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError)
+# What opening an archive raises; RuntimeError (a subclass of it) for a version of the format that is not known.
+BAD_ARCHIVE = (*_DAMAGE, RuntimeError)
 # The others are unpacked without a limit by the standard library, whatever size is asked for.
 _PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
@@ -86,7 +88,7 @@ def zip_items(handle: BinaryIO, label: str) -> Iterator[Item | Unreadable]:
     """
     try:
         archive = zipfile.ZipFile(handle)
-    except (*_DAMAGE, NotImplementedError) as error:  # the second: a version of the format that is not known
+    except BAD_ARCHIVE as error:
         raise BadSliceError(f"the archive is damaged or cut short ({brief(error)})", "truncated") from error
     with archive:
         members = archive.infolist()
@@ -138,8 +140,6 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> Bina
         with archive.open(member) as stream:
             # No more than the member is said to have: the sizes in an archive need not be true.
             return io.BytesIO(stream.read(min(limit, member.file_size)))
-    except NotImplementedError as error:
-        raise BadSliceError(f"its packing method is not read here ({brief(error)})", "unsupported") from error
     except RuntimeError as error:
         raise BadSliceError(f"it cannot be unpacked ({brief(error)})", "unsupported") from error
     except _DAMAGE as error:

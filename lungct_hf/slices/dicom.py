@@ -84,7 +84,7 @@ def _decode(dataset: Dataset) -> Iterator[np.ndarray]:
     try:
         with quiet():
             decoder = get_decoder(syntax)
-    except NotImplementedError as error:
+    except RuntimeError as error:  # a subclass of it says that there is none
         raise BadSliceError(f"pixels of the transfer syntax {syntax.name} are not read here", "unsupported") from error
     plugin = ""
     if decoder.is_encapsulated:

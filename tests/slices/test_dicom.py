@@ -130,7 +130,7 @@ def test_lossless_compressed_syntaxes(syntax: str) -> None:
     dataset = ct_dataset(HU)
     try:
         dataset.compress(syntax)
-    except (RuntimeError, NotImplementedError) as error:
+    except RuntimeError as error:
         pytest.skip(f"no encoder here: {error}")
     assert np.array_equal(grey(only(dicom_bytes(dataset))), EXPECTED)
 
