@@ -157,8 +157,11 @@ def _percentiles(value: float, drawn: np.ndarray, alone: bool) -> Interval:
     found: Interval = {"value": _plain(value), "low": None, "high": None}
     if missing:
         found["undefined"] = round(missing, 4)
-    # Where every draw gives the same, the draws do not know how sure the figure is: no interval, not one of no width.
-    if not alone and np.isfinite(value) and missing <= _MOSTLY and np.ptp(defined) > 0:
+    if alone or not np.isfinite(value) or missing > _MOSTLY:
+        return found
+    if np.ptp(defined) == 0:  # the draws do not know how sure the figure is: no interval, not one of no width
+        found["constant"] = True
+    else:
         edge = 100 * (1 - LEVEL) / 2
         found["low"], found["high"] = (round(float(v), 6) for v in np.percentile(defined, [edge, 100 - edge]))
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,20 +87,22 @@ def _shortcuts(evidence: Evidence) -> Iterator[Reason]:
     alone = baselines.get("model_ring")
     if alone is not None:
         value = alone["intervals"]["balanced_accuracy"]
-        if value["low"] is not None and value["low"] > 1 / len(LABELS):
+        low = _end(value, "low")
+        if low is not None and low > 1 / len(LABELS):
             yield Reason(
                 "shortcut-probe",
-                f"shown nothing but the outer ring it still reaches {100 * value['value']:.1f} % "
-                f"[{100 * value['low']:.1f}, {100 * value['high']:.1f}] balanced accuracy, chance is "
+                f"shown nothing but the outer ring it still reaches {100 * value['value']:.1f} %"
+                f"{_ends(value, lambda end: f'{100 * end:.1f}')} balanced accuracy, chance is "
                 f"{100 / len(LABELS):.1f} %",
             )
 
 
 def _regression(found: Comparison, tag: str, notes: list[str]) -> Iterator[Reason]:
     value = found.figures["balanced_accuracy"]
-    if value["high"] is None:
+    high = _end(value, "high")
+    if high is None:
         notes.append("No interval can be given for the difference to it, so a regression cannot be shown.")
-    elif value["high"] < 0:
+    elif high < 0:
         yield Reason("regression", f"balanced accuracy differs from {tag} by {_points(value)}, {found.how}")
 
 
@@ -112,12 +114,18 @@ def _calibration(found: Comparison, new: Evidence, old: Evidence, tag: str) -> I
     elif before.get("abstain") and not now.get("abstain"):
         yield Reason("calibration-worse", f"{tag} had a rule for abstaining, this model has none{why}")
     value = found.figures.get("ece")
-    if value and value["low"] is not None and value["low"] > 0:
+    if value and (_end(value, "low") or 0) > 0:
         yield Reason(
             "calibration-worse",
             f"the calibration error (ECE) is {value['a']:.3f}, that of {tag} was {value['b']:.3f}: a difference of "
-            f"{value['value']:+.3f} [{value['low']:+.3f}, {value['high']:+.3f}]",
+            f"{value['value']:+.3f}{_ends(value, '{:+.3f}'.format)}",
         )
+
+
+def _end(value: dict[str, Any], name: str) -> float | None:
+    """An end of an interval, for what must not be let through; a figure that no draw moves stands for its own ends."""
+    end: float | None = round(value["value"], 6) if value.get("constant") else value[name]
+    return end
 
 
 def _fitted(calibration: dict[str, Any]) -> bool:
@@ -154,8 +162,11 @@ def _same_pictures(one: Canaries, other: Canaries) -> bool:
 def _points(value: dict[str, Any]) -> str:
     if value["value"] is None:
         return "undefined"
-    ends = f" [{100 * value['low']:+.1f}, {100 * value['high']:+.1f}]" if value["low"] is not None else ""
-    return f"{100 * value['value']:+.1f} points{ends}"
+    return f"{100 * value['value']:+.1f} points{_ends(value, lambda end: f'{100 * end:+.1f}')}"
+
+
+def _ends(value: dict[str, Any], show: Callable[[float], str]) -> str:
+    return "" if value["low"] is None else f" [{show(value['low'])}, {show(value['high'])}]"
 
 
 def changed_files(folder: Path, last: Last | None) -> list[tuple[str, str]]:

@@ -98,6 +98,17 @@ def test_a_figure_that_is_mostly_undefined_has_no_interval() -> None:
     assert never["value"] is None and never["low"] is None and never["undefined"] == 1.0
 
 
+def test_what_no_draw_moves_has_no_interval_and_says_so() -> None:
+    labels = np.repeat([0, 1, 2], 4)
+    groups = np.repeat([f"g{number}" for number in range(6)], 2)
+    always = Sample.of(labels, 5.0 * np.eye(3)[np.where(labels == 2, 0, labels)], groups)
+    constant = Sample.of(labels, np.tile([1.0, 0.0, 0.0], (12, 1)), groups)
+    kappa = intervals(always, **QUICK)["kappa"]
+    gain = paired_difference(always, constant, **QUICK)["balanced_accuracy"]
+    for found in (kappa, gain):
+        assert found["value"] > 0.3 and found["low"] is found["high"] is None and found["constant"] is True
+
+
 def test_a_paired_difference_is_sharper_and_needs_the_same_slices() -> None:
     rng = np.random.default_rng(0)
     labels, logits, groups = clustered(rng, shared=3.0)

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from lungct_hf.errors import RefusedError, UsageError
 from lungct_hf.evaluation import write_predictions
 from lungct_hf.files import write_json
 from lungct_hf.release.canaries import write_canaries
-from lungct_hf.release.gate import judge
+from lungct_hf.release.gate import _calibration, _regression, judge
 from lungct_hf.release.prepare import Prepared, inspect, prepare
 from lungct_hf.release.reasons import CODES, HARD, Reason, check_allowed, refuse, sift
 from lungct_hf.release.remote import Last, Remote
@@ -235,6 +236,19 @@ def test_what_is_published_is_made_anew(run_dir: Path, tmp_path: Path, clean: Pr
     for name in ("evaluation/metrics.json", "evaluation/roc.png", ".eval_results/lungct.yaml", "README.md"):
         assert (made.folder / name).read_bytes() == (clean.folder / name).read_bytes(), name
     assert made.content == clean.content
+
+
+def test_a_figure_that_no_draw_moves_is_let_through_no_more_than_its_value() -> None:
+    def said(value: float) -> tuple[list[str], list[str]]:
+        figure = {"value": value, "low": None, "high": None, "constant": True, "a": 0.2, "b": 0.1}
+        found = SimpleNamespace(figures={"balanced_accuracy": figure, "ece": figure}, how="paired")
+        evidence = SimpleNamespace(contract={})
+        notes: list[str] = []
+        reasons = [*_regression(found, "v1.0.0", notes), *_calibration(found, evidence, evidence, "v1.0.0")]
+        return [reason.code for reason in reasons], notes
+
+    assert said(-0.3) == (["regression"], []) and said(0.3) == (["calibration-worse"], [])
+    assert said(0.0) == ([], [])
 
 
 def test_overrides_are_by_code_and_not_for_everything() -> None:
