@@ -11,7 +11,9 @@ from accelerate.utils import broadcast
 from timm.optim import param_groups_weight_decay
 from timm.utils import ModelEmaV3
 from torch import nn
+from torchvision.transforms.v2 import CutMix
 
+from ..labels import LABELS
 from .batches import random_stream
 from .frozen import Rest, freeze, front_modules
 from .recipe import Recipe
@@ -53,6 +55,7 @@ class Learner:
         self.network: nn.Module = network if recipe.freeze_stages else accelerator.unwrap_model(self._model)
         weights = None if loss_weights is None else loss_weights.to(accelerator.device)
         self._loss = nn.CrossEntropyLoss(weights, label_smoothing=recipe.label_smoothing)
+        self._cutmix = CutMix(alpha=recipe.cutmix, num_classes=len(LABELS)) if recipe.cutmix else None
         self._loss_sum = torch.zeros(())
 
     @property
@@ -84,9 +87,14 @@ class Learner:
         self._loss_sum = torch.zeros((), device=self._accelerator.device)
 
     def add_batch(self, inputs: torch.Tensor, labels: torch.Tensor) -> None:
-        """Forward and backward of one batch; after `accumulate` of them the optimizer moves."""
+        """Forward and backward of one batch; after `accumulate` of them the optimizer moves.
+
+        Where the recipe says so, slices of the batch (with frozen stages: what these give) are pasted into each other.
+        """
         inputs = inputs.to(self._accelerator.device, memory_format=torch.channels_last, non_blocking=True)
         labels = labels.to(self._accelerator.device, non_blocking=True)
+        if self._cutmix is not None:
+            inputs, labels = self._cutmix(inputs, labels)
         with self._accelerator.accumulate(self._model):
             with self._accelerator.autocast():
                 loss = self._loss(self._model(inputs).float(), labels)

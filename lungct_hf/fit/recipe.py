@@ -64,6 +64,9 @@ class Recipe:
     gamma: float = _flag(0.0, "augmentation: largest natural logarithm of the gamma exponent")
     blur: float = _flag(0.0, "augmentation: largest sigma of a Gaussian blur, pixels")
     noise: float = _flag(0.0, "augmentation: largest standard deviation of added noise, share of the grey range")
+    cutmix: float = _flag(
+        0.0, "paste a patch of another slice of the batch, share of its area from Beta(cutmix, cutmix), 0 is never"
+    )
 
     def __post_init__(self) -> None:
         if self.rotate_validation and not self.refit:
@@ -79,7 +82,8 @@ class Recipe:
             self._check(name, getattr(self, name) >= 0, "0 or more")
         for name in ("border_fill", "body_mask"):
             self._check(name, 0 <= getattr(self, name) <= 1, "0 to 1")
-        self._check("blur", 0 <= self.blur <= 10, "0 to 10")
+        for name in ("blur", "cutmix"):
+            self._check(name, 0 <= getattr(self, name) <= 10, "0 to 10")
         for name in (
             "window_jitter",
             "noise",

@@ -143,22 +143,42 @@ def test_head_first_leaves_the_body_and_its_statistics_alone() -> None:
     assert not torch.equal(after["bn1.running_mean"], before["bn1.running_mean"])
 
 
-@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
-def test_a_restored_learner_goes_on_bit_for_bit(tmp_path: Path, ema_decay: float) -> None:
-    straight = make_learner(ema_decay=ema_decay, drop_rate=0.5)
+@pytest.mark.parametrize("changes", [{"ema_decay": 0.0}, {"ema_decay": 0.9}, {"cutmix": 1.0}], ids=str)
+def test_a_restored_learner_goes_on_bit_for_bit(tmp_path: Path, changes: dict[str, float]) -> None:
+    straight = make_learner(drop_rate=0.5, **changes)
     for _ in range(3):
         one_step(straight)
     straight.judge(0, (0.5, -1.0))
     save_checkpoint(tmp_path, straight.step, {"learner": straight.state()})
     straight_losses = [one_step(straight) for _ in range(3)]
 
-    resumed = make_learner(ema_decay=ema_decay, drop_rate=0.5)
+    resumed = make_learner(drop_rate=0.5, **changes)
     torch.manual_seed(123)
     resumed.restore(load_checkpoint(tmp_path)["learner"])  # type: ignore[index]
     assert [one_step(resumed) for _ in range(3)] == straight_losses
     for name, value in straight.averaged.state_dict().items():
         assert torch.equal(value, resumed.averaged.state_dict()[name]), name
     assert resumed.best["epoch"] == 0  # type: ignore[index]
+
+
+def test_cutmix_pastes_patches_and_shares_the_labels_by_area() -> None:
+    learner, seen = make_learner(cutmix=1.0), []
+    learner.network.register_forward_hook(lambda _, inputs, logits: seen.append((inputs[0], logits)))
+    own = torch.arange(4.0).reshape(4, 1, 1, 1).expand(4, 3, 64, 64).contiguous()
+    labels, shares = torch.tensor([0, 1, 2, 0]), set()
+    for _ in range(6):
+        learner.start_step()
+        learner.add_batch(own.clone(), labels)
+        loss, (inputs, logits) = learner.end_step(), seen.pop()
+        one_hot, expected = torch.eye(3)[labels], torch.zeros(4, 3)
+        for i, values in enumerate(inputs):
+            kept = float((values == own[i]).float().mean())
+            (other,) = {int(value) for value in values.unique()} - {i} or {i}
+            expected[i] = kept * one_hot[i] + (1 - kept) * one_hot[other]
+            shares.add(round(kept, 6))
+        soft = torch.nn.CrossEntropyLoss(label_smoothing=Recipe().label_smoothing)
+        assert loss == pytest.approx(float(soft(logits, expected)), rel=1e-5)
+    assert len(shares) > 3 and any(0.1 < share < 0.9 for share in shares)
 
 
 def test_patience_and_the_best_epoch() -> None:
@@ -245,6 +265,9 @@ def test_a_bad_recipe_is_one_sentence(tmp_path: Path, content: str, sentence: st
         (["--seeds", "0,1"], "add --folds"),
         (["--checkpoint-every", "0"], "1 or more"),
         (["--recipe", "nope"], "no such recipe"),
+        (["--cutmix", "-1"], "--cutmix -1.0 is out of range"),
+        (["--cutmix", "nan"], "--cutmix nan is out of range"),
+        (["--cutmix", "inf"], "--cutmix inf is out of range"),
         (["--resume", "nowhere"], "no such run"),
     ],
 )
