@@ -143,7 +143,7 @@ def _reliability(part: Part) -> Figure:
         axes.plot([], [], color=colour, ls=dashes, marker=marker, label=f"{name}: ECE {ece:.3f}")
     axes.plot([0, 1], [0, 1], color=_GREY, ls=":", lw=1)
     axes.set(xlim=(0.3, 1.01), ylim=(-0.02, 1.03), ylabel="accuracy in the bin", title="Reliability")
-    axes.legend(loc="upper left", fontsize=8)
+    _legend_below(axes)
     count = reliability(part.test)["count"]
     middles = (np.arange(ECE_BINS) + 0.5) / ECE_BINS
     below.bar(middles, count, width=0.9 / ECE_BINS, color="#0072B2")
