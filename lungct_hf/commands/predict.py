@@ -24,7 +24,9 @@ def predict(
             help="Files, patterns, folders, zip archives, parquet files, or Hub data sets OWNER/NAME[@REVISION]."
         ),
     ],
-    model: Annotated[str, typer.Option(help="A run, a model directory, OWNER/NAME or OWNER/NAME@REVISION.")],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="A run, a model directory, OWNER/NAME or OWNER/NAME@REVISION.")
+    ],
     form: Annotated[
         str | None,
         typer.Option("--format", help="table, csv, json or parquet. Default: what --output ends in, else table."),

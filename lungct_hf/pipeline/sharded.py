@@ -103,7 +103,7 @@ def _rows(part: Path) -> Iterator[dict[str, Any]]:
 
 def run(
     sources: Annotated[list[str], typer.Argument(help="As those of `lungct predict`.")],
-    model: Annotated[str, typer.Option(help="A model directory, OWNER/NAME or OWNER/NAME@REVISION.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="A model directory, OWNER/NAME or OWNER/NAME@REVISION.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="On a disk that all processes see.")],
     form: Annotated[str | None, typer.Option("--format", help="csv, json or parquet.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Answer for refused slices too.")] = False,

@@ -11,4 +11,4 @@ Predict = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def predict_command(model_dir: Path, *arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "lungct_hf.cli", "predict", *map(str, arguments), "--model", str(model_dir)]
+    return [sys.executable, "-m", "lungct_hf.cli", "predict", *map(str, arguments), "-m", str(model_dir)]

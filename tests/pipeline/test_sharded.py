@@ -65,7 +65,7 @@ def test_two_processes_one_killed_and_started_again(
     pq.write_table(pa.table({"image": pictures}), table, row_group_size=10)
     output = tmp_path / "rows.parquet"
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "-m", MODULE]
-    launch += [str(table), "--model", str(model_dir), "-o", str(output), "--batch-size", "4", "--workers", "1"]
+    launch += [str(table), "-m", str(model_dir), "-o", str(output), "--batch-size", "4", "--workers", "1"]
     journal = part_of(output, 1, 2).with_name(f"{part_of(output, 1, 2).name}.journal")
     job = subprocess.Popen(launch, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 150
