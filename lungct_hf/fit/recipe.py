@@ -65,7 +65,7 @@ class Recipe:
     blur: float = _flag(0.0, "augmentation: largest sigma of a Gaussian blur, pixels")
     noise: float = _flag(0.0, "augmentation: largest standard deviation of added noise, share of the grey range")
     cutmix: float = _flag(
-        0.0, "paste a patch of another slice of the batch, share of its area from Beta(cutmix, cutmix), 0 is never"
+        0.0, "augmentation: patches of other slices, their share of the area from Beta(cutmix, cutmix), 0 is none"
     )
 
     def __post_init__(self) -> None:
