@@ -5,6 +5,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from .silence import silence
+
+silence()  # before anything imports a library that reports to its makers
+
 __version__ = "0.1.0"
 __all__ = ["LungCT", "LungCTClassifier", "LungCTError", "Prediction", "__version__"]
 
