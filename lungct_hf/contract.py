@@ -7,14 +7,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .classes import Classes
 from .decision import Calibration
-from .errors import LungCTError
+from .errors import LungCTError, UsageError
 from .files import read_json
-from .labels import LABELS
+from .known_sets import schema_1_classes
 from .slices.preprocess import Preprocessing
 from .slices.window import LUNG_WINDOW, Window
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE = (1, 2)  # schema 1 has no classes of its own: they are always the same three
 ONNX_FILE = "onnx/model.onnx"
 ONNX_INPUT, ONNX_OUTPUTS = "pixel_values", ("logits", "cam", "features")
 
@@ -23,13 +25,14 @@ ONNX_INPUT, ONNX_OUTPUTS = "pixel_values", ("logits", "cam", "features")
 class Contract:
     """What a runtime must do to reproduce this model's answers, and where the weights come from.
 
-    `provenance` holds init, data fingerprint, split hash, recipe, versions and command line, as training noted them.
-    `calibration` is None for weights that nothing was fitted for. `onnx` is the record of `onnx/` that the export
-    wrote (sha256, opset, parity with torch, what became of the 8-bit copy) or why it could not; None where nobody
-    tried.
+    `classes` are in the order of the logits. `provenance` holds init, data fingerprint, split hash, recipe, versions
+    and command line, as training noted them. `calibration` is None for weights that nothing was fitted for. `onnx` is
+    the record of `onnx/` that the export wrote (sha256, opset, parity with torch, what became of the 8-bit copy) or
+    why it could not; None where nobody tried.
     """
 
     architecture: str
+    classes: Classes
     preprocessing: Preprocessing = Preprocessing()
     window: Window = LUNG_WINDOW
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -55,12 +58,12 @@ class Contract:
             "do_pooling": True,
             "global_pool": "avg",
             "initializer_range": 0.02,
-            "label_names": list(LABELS),
+            "label_names": list(self.classes),
             "model_args": {},
-            "num_classes": len(LABELS),
+            "num_classes": len(self.classes),
             "pretrained_cfg": {
                 **cfg,
-                "num_classes": len(LABELS),
+                "num_classes": len(self.classes),
                 "first_conv": "conv_stem",
                 "classifier": "classifier",
             },
@@ -71,7 +74,7 @@ class Contract:
         """lungct.json."""
         record = {
             "schema_version": SCHEMA_VERSION,
-            "labels": list(LABELS),
+            "classes": self.classes.to_json(),
             "window": {**asdict(self.window), "unit": "HU"},
             "geometry": self.preprocessing.to_dict(),
             "provenance": dict(self.provenance),
@@ -85,7 +88,7 @@ class Contract:
         config, lungct = _read_json(folder / "config.json"), _read_json(folder / "lungct.json")
         try:
             return cls._from_json(config, lungct)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, UsageError) as error:
             raise LungCTError(
                 f"The model in {folder.name} has an incomplete config.json or lungct.json ({error!r}). "
                 "Fix: load a repo written by this package."
@@ -94,14 +97,16 @@ class Contract:
     @classmethod
     def _from_json(cls, config: dict[str, Any], lungct: dict[str, Any]) -> Contract:
         version = lungct["schema_version"]
-        if version != SCHEMA_VERSION:
+        if version not in READABLE:
             raise LungCTError(
-                f"lungct.json has schema version {version}, this package reads {SCHEMA_VERSION}. "
+                f"lungct.json has schema version {version}, this package reads {' and '.join(map(str, READABLE))}. "
                 "Fix: pip install --upgrade lungct-hf (or pin the model's older revision)."
             )
-        for name, labels in (("config.json", config["label_names"]), ("lungct.json", lungct["labels"])):
-            if tuple(labels) != LABELS:
-                raise LungCTError(f"{name} has the labels {labels}; needed, in this order: {list(LABELS)}.")
+        classes = schema_1_classes() if version == 1 else Classes.from_json(lungct["classes"])
+        listed = {"config.json": config["label_names"], "lungct.json": lungct.get("labels", list(classes))}
+        for name, labels in listed.items():
+            if tuple(labels) != classes.names:
+                raise LungCTError(f"{name} has the labels {labels}; needed, in this order: {list(classes)}.")
         preprocessing = Preprocessing.from_pretrained_cfg(config["pretrained_cfg"])
         if lungct["geometry"] != preprocessing.to_dict():
             raise LungCTError(
@@ -110,6 +115,7 @@ class Contract:
             )
         return cls(
             architecture=config["architecture"],
+            classes=classes,
             preprocessing=preprocessing,
             window=Window(center=float(lungct["window"]["center"]), width=float(lungct["window"]["width"])),
             provenance=lungct["provenance"],

@@ -1,15 +1,15 @@
 """From logits to a decision, the same in every runtime: temperatures, confidence threshold, distance from training.
 
-Only numpy, so that ONNX Runtime without torch and the Space decide as the classifier does. `Calibration` is the block
-of lungct.json that holds the rule:
+Only numpy, so that ONNX Runtime without torch and the Space decide as the classifier does. C is the number of classes.
+`Calibration` is the block of lungct.json that holds the rule:
 
-    {"temperature": 0.81, "benign_temperature": 2.4, "folded_into_weights": true,
+    {"temperature": 0.81, "within_temperature": 2.4, "blocks": [[0, 1], [2]], "folded_into_weights": true,
      "fitted_on": {"groups": 41, "slices": 310},
      "abstain": {"min_confidence": 0.61, "max_distance": 1.84, "target_error": 0.05, "target_met": true,
                  "expected_error": 0.031, "expected_coverage": 0.72,
                  "distance": {"kind": "diagonal-mahalanobis", "centres": ARRAY, "scale": ARRAY}}}
 
-ARRAY is {"shape": [3, 1280], "float32": "..."}: base64 of the little-endian numbers, 27 kB for MobileNetV2 1.0 in all.
+ARRAY is {"shape": [C, 1280], "float32": "..."}: base64 of the little-endian numbers, 27 kB for three classes.
 What could not be fitted is absent, and "not_fitted" says why.
 """
 
@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from .classes import Classes
 from .errors import LungCTError, UsageError
-from .labels import LABELS
 
 NOT_FINITE = "not-finite"
 UNLIKE_TRAINING = "unlike-training-data"
@@ -49,31 +49,44 @@ class Decision:
     probabilities: dict[str, float]
 
 
-# What sets benign apart from normal in logits in the order of LABELS; what is left sets malignant apart from both.
-_BENIGN_CONTRAST = np.array([[0.5, -0.5, 0.0], [-0.5, 0.5, 0.0], [0.0, 0.0, 0.0]])
+Blocks = tuple[tuple[int, ...], ...]  # class numbers, each once: classes that are hard to tell from each other
 
 
-def tempering(temperature: float, benign_temperature: float) -> np.ndarray:
-    """The matrix (3, 3) that calibrates logits, `logits @ tempering(...)`.
+def within_blocks(classes: int, blocks: Blocks) -> np.ndarray:
+    """The projection (C, C) onto what tells the classes of one block from each other; the rest tells the blocks apart.
 
-    How far malignant is from the others is divided by `temperature`, how far benign is from normal by
-    `benign_temperature`: the two questions are not equally hard, and one number cannot serve both. With equal
-    temperatures this is temperature scaling (Guo et al. 2017, arXiv 1706.04599). Symmetric; the inverse is that of the
-    reciprocal temperatures.
+    It is 0 where every class is a block of its own, or all are one.
     """
-    return (np.eye(len(LABELS)) - _BENIGN_CONTRAST) / temperature + _BENIGN_CONTRAST / benign_temperature
+    projection = np.zeros((classes, classes))
+    for block in blocks if len(blocks) > 1 else ():
+        places = np.ix_(block, block)
+        projection[places] = np.eye(len(block)) - 1 / len(block)
+    return projection
 
 
-def contrasts(logits: np.ndarray) -> np.ndarray:
-    """Logits (N, 3) as the two parts (2, N, 3) that `tempering` divides; their sum is the logits."""
-    return np.stack([logits @ tempering(1, np.inf), logits @ tempering(np.inf, 1)])
+def tempering(classes: int, temperature: float, within: float, blocks: Blocks) -> np.ndarray:
+    """The matrix (C, C) that calibrates logits, `logits @ tempering(...)`.
+
+    How far the blocks of classes are from each other is divided by `temperature`, how far the classes of one block are
+    from each other by `within`: the two questions are not equally hard, and one number cannot serve both. With equal
+    temperatures, or a single block, this is temperature scaling (Guo et al. 2017, arXiv 1706.04599). Symmetric; the
+    inverse is that of the reciprocal temperatures.
+    """
+    inside = within_blocks(classes, blocks)
+    return (np.eye(classes) - inside) / temperature + inside / within
+
+
+def contrasts(logits: np.ndarray, blocks: Blocks) -> np.ndarray:
+    """Logits (N, C) as the two parts (2, N, C) that `tempering` divides; their sum is the logits."""
+    inside = logits @ within_blocks(logits.shape[1], blocks)
+    return np.stack([logits - inside, inside])
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureDistance:
     """How far pooled features (N, D) are from those of the training slices, in units of their own scatter.
 
-    The root mean square over D of (feature - centre) / scale for the nearest of the class centres (3, D): about 1 for
+    The root mean square over D of (feature - centre) / scale for the nearest of the class centres (C, D): about 1 for
     slices like those trained on. `scale` (D,) is the scatter within a class, floored.
     """
 
@@ -97,7 +110,7 @@ class FeatureDistance:
         if record["kind"] != DISTANCE:
             raise ValueError(f"the distance {record['kind']!r} is not known")
         centres, scale = _unpacked(record["centres"]), _unpacked(record["scale"])
-        if centres.shape != (len(LABELS), *scale.shape) or scale.ndim != 1 or not (scale > 0).all():
+        if centres.shape[1:] != scale.shape or scale.ndim != 1 or not (scale > 0).all():
             raise ValueError("the arrays of the distance do not fit each other")
         return cls(centres, scale)
 
@@ -135,29 +148,30 @@ class AbstainRule:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Temperatures (`tempering`) and abstain rule of a model; without `benign_temperature` both are `temperature`.
+    """Temperatures (`tempering`) and abstain rule of a model; without `blocks` one `temperature` serves all logits.
 
-    With `folded` they are already in the last layer's weights (`fold_calibration`), so the logits are calibrated as
-    every library computes them, and `decide` must not divide again. `not_fitted` says in a sentence what could not be
-    fitted and why; then that part is absent (temperatures 1, no rule, or a rule without distance).
+    `blocks` are sets of class numbers whose members `within_temperature` tells apart. With `folded` the temperatures
+    are already in the last layer's weights (`fold_calibration`), so that the logits are calibrated in every library
+    and `decide` must not divide again. `not_fitted` says in a sentence what could not be fitted and why; then that
+    part is absent (temperatures 1, no rule, or a rule without distance).
     """
 
     temperature: float = 1.0
-    benign_temperature: float | None = None
+    within_temperature: float | None = None
+    blocks: Blocks = ()
     folded: bool = False
     abstain: AbstainRule | None = None
     fitted_on: Mapping[str, int] = field(default_factory=dict)
     not_fitted: str | None = None
 
-    @property
-    def matrix(self) -> np.ndarray:
-        """(3, 3): raw logits times it are calibrated."""
-        return tempering(self.temperature, self.benign_temperature or self.temperature)
+    def matrix(self, classes: int) -> np.ndarray:
+        """(C, C): raw logits times it are calibrated."""
+        return tempering(classes, self.temperature, self.within_temperature or self.temperature, self.blocks)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities, float64 (N, 3), from the logits (N, 3) that the stored network gives."""
+        """Calibrated probabilities, float64 (N, C), from the logits (N, C) that the stored network gives."""
         logits = np.asarray(logits, np.float64)
-        logits = logits if self.folded else logits @ self.matrix
+        logits = logits if self.folded else logits @ self.matrix(logits.shape[1])
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
 
@@ -165,7 +179,8 @@ class Calibration:
         """The block for lungct.json."""
         return {
             "temperature": self.temperature,
-            "benign_temperature": self.benign_temperature or self.temperature,
+            "within_temperature": self.within_temperature or self.temperature,
+            "blocks": [list(block) for block in self.blocks],
             "folded_into_weights": self.folded,
             "fitted_on": dict(self.fitted_on),
             "abstain": self.abstain.to_json() if self.abstain else None,
@@ -176,12 +191,16 @@ class Calibration:
         """Read the block back. Raises LungCTError when it is incomplete or of a kind this version does not know."""
         try:
             temperature, abstain = float(record["temperature"]), record.get("abstain")
-            benign = float(record.get("benign_temperature", temperature))  # older models have one for both
-            if not all(np.isfinite(value) and value > 0 for value in (temperature, benign)):
-                raise ValueError(f"the temperatures are {temperature} and {benign}")
+            # Schema 1 had three classes and, but for its first models, a temperature for the first two of them.
+            older = record.get("benign_temperature")
+            within = float(record.get("within_temperature", temperature if older is None else older))
+            blocks = record.get("blocks", [] if older is None else [[0, 1], [2]])
+            if not all(np.isfinite(value) and value > 0 for value in (temperature, within)):
+                raise ValueError(f"the temperatures are {temperature} and {within}")
             return cls(
                 temperature=temperature,
-                benign_temperature=benign,
+                within_temperature=within,
+                blocks=tuple(tuple(int(number) for number in block) for block in blocks),
                 folded=bool(record["folded_into_weights"]),
                 abstain=AbstainRule.from_json(abstain) if abstain else None,
                 fitted_on=dict(record.get("fitted_on") or {}),
@@ -196,18 +215,19 @@ class Calibration:
 
 def decide(
     calibration: Calibration,
+    classes: Classes,
     logits: np.ndarray,
     features: np.ndarray | None = None,
     *,
     distance: np.ndarray | None = None,
 ) -> list[Decision]:
-    """One decision per row of `logits` (N, 3); `features` (N, D) are those before the last layer.
+    """One decision per row of `logits` (N, C); `features` (N, D) are those before the last layer.
 
     `distance` (N,) may stand in for the features where other networks measured it. Reasons to abstain, the first that
     holds: a value is not finite, the slice is unlike the training data, the confidence is too low. Raises UsageError
     when the rule needs features and none are given.
     """
-    logits = np.asarray(logits, np.float64).reshape(-1, len(LABELS))
+    logits = np.asarray(logits, np.float64).reshape(-1, len(classes))
     rule = calibration.abstain
     finite = np.asarray(np.isfinite(logits).all(axis=1))
     probabilities = calibration.probabilities(np.where(finite[:, None], logits, 0.0))
@@ -220,33 +240,35 @@ def decide(
         reason = reasons[i] if finite[i] else NOT_FINITE
         rows.append(
             Decision(
-                label=None if reason else LABELS[int(row.argmax())],
+                label=None if reason else classes[int(row.argmax())],
                 reason=reason,
                 confidence=float(confidence[i]) if finite[i] else 0.0,
                 distance=None if distance is None else float(distance[i]),
-                probabilities=dict(zip(LABELS, row.tolist(), strict=True)),
+                probabilities=dict(zip(classes, row.tolist(), strict=True)),
             )
         )
     return rows
 
 
 def pool_probabilities(probabilities: np.ndarray, unit: np.ndarray, units: int) -> np.ndarray:
-    """The probabilities of the slices (N, 3) of each case `unit` (N,) averaged: float64 (units, 3).
+    """The probabilities of the slices (N, C) of each case `unit` (N,) averaged: float64 (units, C).
 
     This is how several slices become one answer, in the figures (where it is named POOLING) and in a runtime.
     """
-    totals = np.zeros((units, len(LABELS)))
+    totals = np.zeros((units, probabilities.shape[1]))
     np.add.at(totals, unit, probabilities)
     return totals / np.bincount(unit, minlength=units)[:, None]
 
 
-def decide_case(calibration: Calibration, probabilities: np.ndarray, distances: np.ndarray | None = None) -> Decision:
-    """One decision for a case's slices: their probabilities (N, 3) averaged, of their distances (N,) the median.
+def decide_case(
+    calibration: Calibration, classes: Classes, probabilities: np.ndarray, distances: np.ndarray | None = None
+) -> Decision:
+    """One decision for a case's slices: their probabilities (N, C) averaged, of their distances (N,) the median.
 
     The thresholds are those of a slice. They were not measured on cases, so a case's abstentions promise no error
     rate. Raises UsageError for no slices.
     """
-    probabilities = np.asarray(probabilities, np.float64).reshape(-1, len(LABELS))
+    probabilities = np.asarray(probabilities, np.float64).reshape(-1, len(classes))
     if not len(probabilities):
         raise UsageError("A case needs at least one slice.")
     pooled = pool_probabilities(probabilities, np.zeros(len(probabilities), np.int64), 1)
@@ -254,11 +276,11 @@ def decide_case(calibration: Calibration, probabilities: np.ndarray, distances: 
     confidence = pooled.max(axis=1)
     reason = why_not(calibration.abstain, confidence, distance)[0]
     return Decision(
-        label=None if reason else LABELS[int(pooled[0].argmax())],
+        label=None if reason else classes[int(pooled[0].argmax())],
         reason=reason,
         confidence=float(confidence[0]),
         distance=None if distance is None else float(distance[0]),
-        probabilities=dict(zip(LABELS, pooled[0].tolist(), strict=True)),
+        probabilities=dict(zip(classes, pooled[0].tolist(), strict=True)),
     )
 
 

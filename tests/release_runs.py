@@ -18,7 +18,7 @@ from lungct_hf.decision import Calibration
 from lungct_hf.evaluation import evaluate_predictions, write_predictions
 from lungct_hf.files import write_json
 from lungct_hf.hub import write_card, write_eval_results
-from lungct_hf.labels import LABELS
+from lungct_hf.labels import LABELS, SCHEMA_1
 from lungct_hf.model import LungCTClassifier, build_network
 from lungct_hf.model.onnx_export import export_onnx
 from lungct_hf.slices.preprocess import Preprocessing
@@ -113,7 +113,7 @@ def write_network(model: Path, seed: int, calibration: Calibration) -> dict[str,
     rng = np.random.default_rng(seed)
     pictures = [Image.fromarray(draw_slice(number % 3, rng)).convert("RGB") for number in range(6)]
     record = export_onnx(network, preprocessing, preprocessing.squares(pictures), model)
-    contract = Contract(ARCHITECTURE, preprocessing, calibration=calibration, onnx=record)
+    contract = Contract(ARCHITECTURE, SCHEMA_1, preprocessing, calibration=calibration, onnx=record)
     LungCTClassifier(network, contract).save_pretrained(model)
     return contract.lungct()
 

@@ -47,7 +47,8 @@ def traced(strace: str, folder: Path, code: str, *arguments: Path) -> tuple[list
         pytest.skip(f"strace may not trace here: {done.stderr.strip()[:100]}")
     assert done.returncode == 0, done.stderr
     calls = [line for line in record.read_text().splitlines() if _ABROAD.search(line)]
-    return calls, [str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()], done.stdout + done.stderr
+    files = [str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()]
+    return calls, files, done.stdout + done.stderr
 
 
 @pytest.mark.slow

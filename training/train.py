@@ -56,7 +56,6 @@ with exit_on_error():  # whatever a user can act on is one sentence, not a trace
     from lungct_hf.fit.stopping import StopRequest
     from lungct_hf.fit.tracking import CsvTracker
     from lungct_hf.hub import push_folder, require_write_token
-    from lungct_hf.labels import LABELS
     from lungct_hf.contract import Contract
 
 
@@ -128,7 +127,7 @@ def train_once(options: Options, stop: StopRequest, shared: Slices | None = None
     calibration = calibrate(split, answers.validation, training)
     if state.is_main_process:
         provenance = {**describe_run(options, cohort), "split": split_record(split), **learned.record}
-        contract = Contract(options.recipe.architecture, slices.preprocessing, provenance=provenance)
+        contract = Contract(options.recipe.architecture, cohort.classes, slices.preprocessing, provenance=provenance)
         evidence = {"cohort": cohort, "split": split, "answers": answers, "calibration": calibration}
         metrics = write_model_repo(model := options.run / "model", learned.network.cpu(), contract, **evidence)
         if shared:
@@ -180,7 +179,9 @@ def cross_validate(options: Options, stop: StopRequest) -> int:
     features = answer(learned.network, slices, split.indices("train"), learned.accelerator)[1]
     if evidence:
         provenance = {**describe_run(options, slices.cohort), "split": evidence.split_record(), **learned.record}
-        contract = Contract(options.recipe.architecture, slices.preprocessing, provenance=provenance)
+        contract = Contract(
+            options.recipe.architecture, slices.cohort.classes, slices.preprocessing, provenance=provenance
+        )
         model = options.run / "model"
         calibration = evidence.calibrate(features, slices.cohort.labels)
         cv.write_published(model, learned.network.cpu(), contract, evidence, calibration, slices.cohort)
@@ -210,7 +211,7 @@ def learn(
 
     # ------------------------------------------------------------------ network, start weights, optimizer
     set_seed(options.seed)
-    network = build_network(recipe.architecture, drop_rate=recipe.drop_rate)
+    network = build_network(recipe.architecture, len(cohort.classes), drop_rate=recipe.drop_rate)
     init_record = None
     if is_main:  # the other processes receive these weights when the network is prepared
         init = load_init(options.init, say=say)
@@ -224,7 +225,7 @@ def learn(
         recipe,
         accelerator,
         schedule=Schedule.of(recipe, batches.steps, epochs),
-        loss_weights=class_weights(cohort.labels[train], len(LABELS)) if recipe.class_weights else None,
+        loss_weights=class_weights(cohort.labels[train], len(cohort.classes)) if recipe.class_weights else None,
         seed=options.seed,
     )
 
@@ -310,7 +311,11 @@ def learn(
     # ------------------------------------------------------------------ the chosen weights
     finish_trackers(accelerator)
     assert learner.best is not None
-    chosen = build_network(recipe.architecture).to(accelerator.device).to(memory_format=torch.channels_last)
+    chosen = (
+        build_network(recipe.architecture, len(cohort.classes))
+        .to(accelerator.device)
+        .to(memory_format=torch.channels_last)
+    )
     chosen.load_state_dict(learner.best["weights"])
     training = {
         "epochs": epoch,

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from ..classes import Classes
 from ..errors import BadSliceError, LungCTError
-from ..labels import LABELS
+from ..labels import SCHEMA_1
 from ..slices.read import read_slice
 from .fingerprint import fingerprint
 from .listing import BadFile
@@ -43,13 +44,14 @@ class Cohort:
     names: tuple[str, ...] = field(repr=False)
     reasons: tuple[str, ...] = field(repr=False)
     bad_files: tuple[BadFile, ...] = ()
+    classes: Classes = SCHEMA_1
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """int64 (N,): indices into `LABELS`."""
+        """int64 (N,): indices into `classes`."""
         return np.asarray(self.dataset["label"][:], dtype=np.int64)
 
     @cached_property
@@ -74,11 +76,11 @@ class Cohort:
 
     def counts(self) -> dict[str, int]:
         """Slices per class."""
-        return {label: int(np.sum(self.labels == i)) for i, label in enumerate(LABELS)}
+        return {label: int(np.sum(self.labels == i)) for i, label in enumerate(self.classes)}
 
     def fingerprint(self) -> str:
         """sha256 over the sorted lines "SHA256 LABEL": names and order do not matter, one changed byte does."""
-        return fingerprint(self.sha256, self.labels)
+        return fingerprint(self.sha256, self.labels, self.classes)
 
     def read(self, i: int) -> Image.Image:
         """Slice `i` as an RGB picture.

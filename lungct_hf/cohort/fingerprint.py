@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from ..labels import LABELS
+from ..classes import Classes
 
 
-def fingerprint(sha256: Iterable[str], labels: Iterable[int]) -> str:
+def fingerprint(sha256: Iterable[str], labels: Iterable[int], classes: Classes) -> str:
     """sha256 over the sorted lines "SHA256 LABEL": names and order do not matter, one changed byte does."""
-    lines = sorted(f"{sha} {LABELS[label]}\n" for sha, label in zip(sha256, labels, strict=True))
+    lines = sorted(f"{sha} {classes[label]}\n" for sha, label in zip(sha256, labels, strict=True))
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -82,6 +82,7 @@ def make_split(
         margin=margin,
         rule=cohort.rule,
         reasons=tuple(reasons),
+        classes=cohort.classes,
     )
     return _checked(made)
 
@@ -143,6 +144,7 @@ def _from_manifest(cohort: Cohort, protocol: str) -> Split:
         ids=cohort.ids,
         sha256=cohort.sha256,
         labels=cohort.labels,
+        classes=cohort.classes,
     )
     if aligned.protocol == "grouped" and (aligned.groups_crossing or aligned.groups_in_training_and_validation):
         raise LungCTError(

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from ..classes import Classes
 from ..errors import UsageError
-from ..labels import LABELS
+from ..labels import LABELS, SCHEMA_1
 from .fingerprint import fingerprint
 from .folds import units
 from .manifest import DROPPED, Manifest, read_manifest, write_manifest
@@ -44,6 +45,7 @@ class Split:
     margin: float | None = None
     rule: str = ""
     reasons: tuple[str, ...] = field(default=(), repr=False)
+    classes: Classes = SCHEMA_1
 
     def indices(self, name: str) -> np.ndarray:
         """Rows of the cohort that belong to split `name` ("dropped" is one of its own), ascending."""
@@ -54,7 +56,7 @@ class Split:
     def counts(self) -> dict[str, dict[str, int]]:
         """Slices as {split: {class: n}}; dropped ones are in none."""
         return {
-            name: {label: int(np.sum(self.labels[self.indices(name)] == i)) for i, label in enumerate(LABELS)}
+            name: {label: int(np.sum(self.labels[self.indices(name)] == i)) for i, label in enumerate(self.classes)}
             for name in SPLITS
         }
 
@@ -63,7 +65,7 @@ class Split:
         return {
             name: {
                 label: len({g for g, c in zip(*self._of(name), strict=True) if c == i})
-                for i, label in enumerate(LABELS)
+                for i, label in enumerate(self.classes)
             }
             for name in SPLITS
         }
@@ -72,7 +74,9 @@ class Split:
     def hash(self) -> str:
         """sha256 over the sorted lines "SHA256,GROUP,SPLIT,FOLD,LABEL": file names and row order do not matter."""
         columns = zip(self.sha256, self.groups, self.split, self.fold_of, self.labels, strict=True)
-        lines = sorted(f"{sha},{group},{name},{fold},{LABELS[label]}\n" for sha, group, name, fold, label in columns)
+        lines = sorted(
+            f"{sha},{group},{name},{fold},{self.classes[label]}\n" for sha, group, name, fold, label in columns
+        )
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     @cached_property
@@ -88,7 +92,7 @@ class Split:
 
     def fingerprint(self) -> str:
         """The fingerprint of the cohort that was split: the manifest lists every slice of it."""
-        return fingerprint(self.sha256, self.labels)
+        return fingerprint(self.sha256, self.labels, self.classes)
 
     def facts(self) -> dict[str, Any]:
         """The block `split` of metrics.json: which assignment of slices the figures rest on."""
@@ -150,7 +154,7 @@ class Split:
         manifest = Manifest(
             ids=self.ids.tolist(),
             sha256=self.sha256.tolist(),
-            labels=[LABELS[label] for label in self.labels],
+            labels=[self.classes[label] for label in self.labels],
             groups=self.groups.tolist(),
             splits=self.split.tolist(),
             fold_of=self.fold_of.tolist(),

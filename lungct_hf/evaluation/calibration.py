@@ -14,6 +14,7 @@ from ..errors import UsageError
 from ..labels import LABELS
 from .sample import softmax
 
+BLOCKS = ((0, 1), (2,))
 TEMPERATURES = (0.05, 20.0)
 KEPT = 0.99  # share of the held-out slices that the distance threshold lets pass
 _FLOOR = 0.05  # a feature counts with at least this share of the mean scatter, or a dead one would decide alone
@@ -36,7 +37,7 @@ def fit_temperatures(logits: np.ndarray, labels: np.ndarray, groups: np.ndarray 
     truth = np.full(logits.shape, softened / (len(LABELS) - 1))
     truth[np.arange(len(labels)), labels] = 1 - softened
     # Logits are linear in the inverse temperatures, in which the loss is convex: one minimum.
-    parts = contrasts(logits)
+    parts = contrasts(logits, BLOCKS)
     parts -= parts.mean(axis=2, keepdims=True)
 
     def loss(inverse: np.ndarray) -> tuple[float, np.ndarray]:
@@ -59,7 +60,7 @@ def fold_calibration(weight: np.ndarray, bias: np.ndarray, calibration: Calibrat
 
     So timm, transformers, ONNX Runtime and a browser give calibrated probabilities without knowing lungct.json.
     """
-    matrix = calibration.matrix
+    matrix = calibration.matrix(len(weight))
     return (matrix @ weight).astype(weight.dtype), (matrix @ bias).astype(bias.dtype)
 
 
@@ -147,7 +148,7 @@ def fit_calibration(
     if distance is not None and features is not None:
         distances = distance(features)
     rule = fit_abstain(
-        softmax(np.asarray(logits) @ tempering(temperature, benign)),
+        softmax(np.asarray(logits) @ tempering(len(LABELS), temperature, benign, BLOCKS)),
         np.asarray(labels),
         np.asarray(groups),
         target_error=target_error,
@@ -155,7 +156,7 @@ def fit_calibration(
         distances=distances,
     )
     held_out: Mapping[str, int] = {"slices": len(labels), "groups": len(set(np.asarray(groups).tolist()))}
-    return Calibration(temperature, benign, folded=folded, abstain=rule, fitted_on=held_out)
+    return Calibration(temperature, benign, BLOCKS, folded=folded, abstain=rule, fitted_on=held_out)
 
 
 def risk_coverage(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:

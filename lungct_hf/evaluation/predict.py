@@ -64,7 +64,11 @@ def prediction_rows(
     logits, features = predict_cohort(classifier, cohort, rows, progress=progress)
     groups = split.groups if split is not None else cohort.groups
     named = baselines_of(cohort, split) if split is not None else {}
-    decisions = decide(calibration, logits, features) if calibration is not None and calibration.abstain else None
+    decisions = (
+        decide(calibration, classifier.contract.classes, logits, features)
+        if calibration is not None and calibration.abstain
+        else None
+    )
     made: list[dict[str, object]] = []
     for place, row in enumerate(rows.tolist()):
         sha256 = str(cohort.sha256[row])

@@ -98,7 +98,7 @@ def uncalibrated_logits(table: pa.Table) -> np.ndarray | None:
     temperature = benign = table["temperature"]
     if "benign_temperature" in table.column_names:  # of some folds only where others could not be calibrated
         benign = pc.coalesce(table["benign_temperature"], temperature)
-    parts = contrasts(logits_of(table).astype(np.float64))
+    parts = contrasts(logits_of(table).astype(np.float64), ((0, 1), (2,)))
     return parts[0] * temperature.to_numpy()[:, None] + parts[1] * benign.to_numpy()[:, None]
 
 

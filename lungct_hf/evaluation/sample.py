@@ -7,9 +7,10 @@ from functools import cached_property
 
 import numpy as np
 
+from ..classes import Classes
 from ..decision import pool_probabilities
 from ..errors import UsageError
-from ..labels import LABELS
+from ..labels import LABELS, SCHEMA_1
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -32,6 +33,7 @@ class Sample:
     keys: np.ndarray
     runs: np.ndarray
     probabilities: np.ndarray | None = None
+    classes: Classes = SCHEMA_1
 
     @classmethod
     def of(

@@ -157,7 +157,9 @@ def write_evidence(
 
     The figures are computed from the file that was written, so `lungct evaluate` finds the same.
     """
-    beside: list[dict[str, Any]] = [{"ring_logits": row.tolist()} for row in answers.ring @ calibration.matrix]
+    beside: list[dict[str, Any]] = [
+        {"ring_logits": row.tolist()} for row in answers.ring @ calibration.matrix(len(cohort.classes))
+    ]
     for name, classes in baselines_of(cohort, split).items():
         for columns, named in zip(beside, classes, strict=True):
             columns[name] = LABELS[named]
@@ -175,8 +177,8 @@ def write_evidence(
 
 def _rows(name: str, cohort: Cohort, split: Split, found: HeldOut, calibration: Calibration) -> list[dict[str, Any]]:
     """One row per slice with its calibrated logits."""
-    logits = (found.logits @ calibration.matrix).astype(np.float32)
-    decisions = decide(calibration, logits, distance=found.distances)
+    logits = (found.logits @ calibration.matrix(len(cohort.classes))).astype(np.float32)
+    decisions = decide(calibration, cohort.classes, logits, distance=found.distances)
     return [
         {
             "id": str(cohort.ids[row]),
@@ -187,7 +189,7 @@ def _rows(name: str, cohort: Cohort, split: Split, found: HeldOut, calibration: 
             "label": LABELS[cohort.labels[row]],
             "logits": logits[place].tolist(),
             "temperature": calibration.temperature,
-            "benign_temperature": calibration.benign_temperature,
+            "benign_temperature": calibration.within_temperature,
             "distance": decision.distance,
             "abstained": None if calibration.abstain is None else decision.reason or "",
         }

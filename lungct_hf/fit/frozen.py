@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ..errors import UsageError
-from ..labels import LABELS
+from ..model.network import classes_of
 from .augment import Augmentation
 from .batches import TrainingBatches, random_stream
 from .data import Slices
@@ -130,7 +130,7 @@ class FrontFeatures:
             batch = batch.to(accelerator.device, memory_format=torch.channels_last)
             parts.append((places, rest(batch).float().cpu().numpy()))
         network.train(was_training)
-        logits = np.full((len(rows), len(LABELS)), np.nan, np.float32)
+        logits = np.full((len(rows), classes_of(network)), np.nan, np.float32)
         for where, values in gather_object(parts):
             logits[where] = values
         return logits

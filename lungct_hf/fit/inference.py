@@ -10,8 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
-from ..labels import LABELS
-from ..model.network import logits_and_features
+from ..model.network import classes_of, logits_and_features
 from ..slices.preprocess import Preprocessing
 
 _BATCH = 32
@@ -57,7 +56,7 @@ def predict_with_features(
         found, pooled = logits_and_features(network, inputs)
         parts.append((mine, found.cpu().numpy(), pooled.cpu().numpy()))
     network.train(was_training)
-    logits = np.full((len(rows), len(LABELS)), np.nan, np.float32)
+    logits = np.full((len(rows), classes_of(network)), np.nan, np.float32)
     width: int = network.get_classifier().in_features  # type: ignore[operator]
     features = np.empty((len(rows), width), np.float32)
     for where, values, pooled in gather_object(parts):

@@ -13,7 +13,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torchvision.transforms.v2 import CutMix
 
-from ..labels import LABELS
+from ..model.network import classes_of
 from .batches import random_stream
 from .frozen import Rest, freeze, front_modules
 from .recipe import Recipe
@@ -55,7 +55,7 @@ class Learner:
         self.network: nn.Module = network if recipe.freeze_stages else accelerator.unwrap_model(self._model)
         weights = None if loss_weights is None else loss_weights.to(accelerator.device)
         self._loss = nn.CrossEntropyLoss(weights, label_smoothing=recipe.label_smoothing)
-        self._cutmix = CutMix(alpha=recipe.cutmix, num_classes=len(LABELS)) if recipe.cutmix else None
+        self._cutmix = CutMix(alpha=recipe.cutmix, num_classes=classes_of(network)) if recipe.cutmix else None
         self._loss_sum = torch.zeros(())
 
     @property

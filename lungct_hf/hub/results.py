@@ -144,7 +144,7 @@ def calibration_facts(record: Facts, metrics: Facts | None) -> Facts | None:
     sentences = []
     if fitted:
         overall = float(record["temperature"])
-        benign = float(record.get("benign_temperature", overall))
+        benign = float(record.get("within_temperature") or record.get("benign_temperature") or overall)
         sentences.append(
             f"The logits were divided by temperatures, {overall:.3g} for malignant against the others and {benign:.3g}"
             f" for benign against normal, fitted on {fitted.get('slices')} predictions for slices of"

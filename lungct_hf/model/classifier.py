@@ -15,13 +15,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
+from ..classes import Classes
 from ..contract import Contract
 from ..decision import Calibration, Decision, decide
 from ..errors import LungCTError, UsageError
 from ..files import write_atomic, write_json
 from ..hub import FetchedModel, PushResult, fetch_model, push_folder, write_card, write_eval_results
 from ..hub.source import warn_if_it_can_move
-from ..labels import LABELS
 from ..slices.preprocess import Preprocessing
 from ..slices.read import read_slice
 from .network import ARCHITECTURE, build_network, load_strictly, logits_and_features
@@ -49,16 +49,21 @@ class LungCTClassifier(nn.Module):
 
     @classmethod
     def create(
-        cls, architecture: str = ARCHITECTURE, preprocessing: Preprocessing | None = None, *, drop_rate: float = 0.0
+        cls,
+        classes: Classes,
+        architecture: str = ARCHITECTURE,
+        preprocessing: Preprocessing | None = None,
+        *,
+        drop_rate: float = 0.0,
     ) -> LungCTClassifier:
         """A classifier with random weights; nothing is downloaded."""
-        contract = Contract(architecture=architecture, preprocessing=preprocessing or Preprocessing())
-        return cls(build_network(architecture, drop_rate=drop_rate), contract)
+        contract = Contract(architecture, classes, preprocessing or Preprocessing())
+        return cls(build_network(architecture, len(classes), drop_rate=drop_rate), contract)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The classes in the order of the logits."""
-        return LABELS
+        return self.contract.classes.names
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -82,7 +87,7 @@ class LungCTClassifier(nn.Module):
 
         Raises BadSliceError for a slice that cannot be read.
         """
-        rows = [np.empty((0, len(LABELS)), np.float32)]
+        rows = [np.empty((0, len(self.labels)), np.float32)]
         rows += [self(inputs).float().softmax(dim=1).cpu().numpy() for inputs in self._batches(slices, batch_size)]
         return np.concatenate(rows)
 
@@ -96,7 +101,7 @@ class LungCTClassifier(nn.Module):
         calibration, found = self.contract.calibration or Calibration(), []
         for inputs in self._batches(slices, batch_size):
             logits, features = (values.cpu().numpy() for values in logits_and_features(self.network, inputs))
-            found += decide(calibration, logits, features)
+            found += decide(calibration, self.contract.classes, logits, features)
         return found
 
     def _batches(self, slices: Slice | Sequence[Slice], batch_size: int) -> Iterator[torch.Tensor]:
@@ -138,7 +143,7 @@ class LungCTClassifier(nn.Module):
             repo_or_dir, revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
         )
         contract = Contract.read(fetched.path)
-        classifier = cls(build_network(contract.architecture), contract)
+        classifier = cls(build_network(contract.architecture, len(contract.classes)), contract)
         load_strictly(classifier.network, _read_weights(fetched.path / WEIGHTS), str(repo_or_dir))
         warn_if_it_can_move(fetched)
         classifier.repo_id, classifier.revision, classifier._source = fetched.repo_id, fetched.revision, fetched.path

@@ -1,4 +1,4 @@
-"""The bare timm network with a new fully connected layer for three classes. Building it never downloads."""
+"""The bare timm network with a new fully connected layer for the data's classes. Building it never downloads."""
 
 from __future__ import annotations
 
@@ -10,24 +10,28 @@ import torch
 from torch import nn
 
 from ..errors import LungCTError, UsageError
-from ..labels import LABELS
 
 ARCHITECTURE = "mobilenetv2_100"
 
 
-def build_network(architecture: str = ARCHITECTURE, *, drop_rate: float = 0.0) -> nn.Module:
-    """A timm MobileNetV2 with random weights: (N, 3, H, W) normalised input to (N, 3) logits.
+def build_network(architecture: str = ARCHITECTURE, classes: int = 3, *, drop_rate: float = 0.0) -> nn.Module:
+    """A timm MobileNetV2 with random weights: (N, 3, H, W) normalised input to (N, classes) logits.
 
     `drop_rate` is the dropout probability before the last layer (0..1).
     """
     known = timm.list_models("mobilenetv2_*")
     if architecture not in known:
         raise UsageError(f"Unknown architecture {architecture!r}; needed is one of {', '.join(known)}.")
-    network = timm.create_model(architecture, pretrained=False, num_classes=len(LABELS), drop_rate=drop_rate)
+    network = timm.create_model(architecture, pretrained=False, num_classes=classes, drop_rate=drop_rate)
     # timm's start for so narrow a layer gives logits of several units; torchvision's keeps the first loss near ln 3.
     nn.init.normal_(network.classifier.weight, std=0.01)
     nn.init.zeros_(network.classifier.bias)
     return network
+
+
+def classes_of(network: nn.Module) -> int:
+    """How many classes a network of `build_network` tells apart."""
+    return int(network.num_classes)  # type: ignore[arg-type]
 
 
 def logits_and_features(network: nn.Module, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -19,6 +19,7 @@ from ..errors import LungCTError
 from ..evaluation.differences import STRICT, differences
 from ..hub.author import PLACEHOLDER, author_text, with_author_text
 from ..hub.card import EVAL_RESULTS, render_card, render_eval_results
+from ..known_sets import schema_1_classes
 from ..labels import LABELS
 from .reasons import Reason
 from .record import CARD, CONTRACT, read_json
@@ -200,7 +201,9 @@ def rule_reasons(evidence: Evidence) -> list[Reason]:
         return [Reason("calibration-mismatch", said)] if wrong else []
     logits = logits_of(table)
     distance = np.array(table["distance"].to_pylist(), np.float64) if rule.distance is not None else None
-    reasons = [decision.reason or "" for decision in decide(calibration, logits, distance=distance)]
+    reasons = [
+        decision.reason or "" for decision in decide(calibration, schema_1_classes(), logits, distance=distance)
+    ]
     wrong = sum(found != due for found, due in zip(stored, reasons, strict=True))
     if wrong:
         said = f"{wrong} of {len(stored)} rows of predictions.parquet are not what the rule in lungct.json decides"

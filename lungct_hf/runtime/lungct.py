@@ -14,7 +14,6 @@ from ..contract import ONNX_FILE, Contract
 from ..decision import Calibration, Decision, decide, decide_case
 from ..errors import UsageError, require
 from ..hub.source import FetchedModel, local_model, warn_if_it_can_move
-from ..labels import LABELS
 from ..slices.source import Frame, Unreadable, open_slices
 from .prediction import ABSTAIN, ERROR, REFUSED, Described, Prediction, Study
 from .session import OnnxSession, Session
@@ -88,7 +87,7 @@ class LungCT:
     @property
     def labels(self) -> tuple[str, ...]:
         """The classes in the order of the logits."""
-        return LABELS
+        return self.contract.classes.names
 
     def predict(
         self, slices: Any, *, cam: bool = False, force: bool = False, batch_size: int = 32
@@ -134,7 +133,9 @@ class LungCT:
         if answered:
             chances = np.array([list((row.probabilities or {}).values()) for row in answered])
             distances = [row.distance for row in answered if row.distance is not None]
-            case = decide_case(self._calibration, chances, np.array(distances) if distances else None)
+            case = decide_case(
+                self._calibration, self.contract.classes, chances, np.array(distances) if distances else None
+            )
             found = {name: getattr(case, name) for name in ("reason", "probabilities", "confidence", "distance")}
             return {"decision": case.label or ABSTAIN, **found}
         nothing = dict.fromkeys(("probabilities", "confidence", "distance"))
@@ -156,7 +157,7 @@ class LungCT:
     def answer(self, found: Sequence[Described], squares: np.ndarray, *, cam: bool = False) -> list[Prediction]:
         """One Prediction for each slice whose letterboxed picture is in `squares`, uint8 (N, size, size, 3)."""
         outputs = self._session.run(squares)
-        decisions = decide(self._calibration, outputs.logits, outputs.features)
+        decisions = decide(self._calibration, self.contract.classes, outputs.logits, outputs.features)
         maps = outputs.cam if cam else [None] * len(decisions)
         named: dict[str, Any] = {"model": self.name, "revision": self.revision}
         return [
@@ -182,7 +183,7 @@ class LungCT:
 
     def decide(self, logits: np.ndarray, features: np.ndarray) -> list[Decision]:
         """For each row of `predict_images` a class, or none and the reason to abstain."""
-        return decide(self._calibration, logits, features)
+        return decide(self._calibration, self.contract.classes, logits, features)
 
     @property
     def _calibration(self) -> Calibration:

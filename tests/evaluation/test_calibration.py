@@ -22,35 +22,38 @@ from lungct_hf.evaluation import (
     fold_calibration,
     risk_coverage,
 )
-from lungct_hf.evaluation.calibration import TEMPERATURES
+from lungct_hf.evaluation.calibration import BLOCKS, TEMPERATURES
 from lungct_hf.evaluation.figures import figures
 from lungct_hf.evaluation.sample import softmax
+from lungct_hf.labels import SCHEMA_1
 
 
 @pytest.mark.parametrize("true", [(0.4, 0.4), (1.0, 1.0), (3.0, 0.5), (0.5, 3.0)])
 def test_known_temperatures_are_found(true: tuple[float, float]) -> None:
     labels, logits, groups = calibrated(np.random.default_rng(0), groups=1500)
-    raw = logits @ np.linalg.inv(tempering(*true))
+    raw = logits @ np.linalg.inv(tempering(3, *true, BLOCKS))
     assert fit_temperatures(raw, labels, groups) == pytest.approx(true, rel=0.06)
-    found = -np.mean(np.log(softmax(raw @ tempering(*fit_temperatures(raw, labels)))[np.arange(len(labels)), labels]))
+    found = -np.mean(
+        np.log(softmax(raw @ tempering(3, *fit_temperatures(raw, labels), BLOCKS))[np.arange(len(labels)), labels])
+    )
     others = [(true[0] * a, true[1] * b) for a in (0.8, 1, 1.25) for b in (0.8, 1, 1.25)]
-    assert all(found <= log_loss(labels, softmax(raw @ tempering(*other))) + 1e-4 for other in others)
+    assert all(found <= log_loss(labels, softmax(raw @ tempering(3, *other, BLOCKS))) + 1e-4 for other in others)
 
 
 def test_tempering_changes_each_contrast_by_its_own() -> None:
     logits = np.random.default_rng(0).normal(size=(20, 3))
-    normal, benign, malignant = (logits @ tempering(2.0, 5.0)).T
+    normal, benign, malignant = (logits @ tempering(3, 2.0, 5.0, BLOCKS)).T
     assert benign - normal == pytest.approx((logits[:, 1] - logits[:, 0]) / 5)
     assert malignant - (normal + benign) / 2 == pytest.approx((logits[:, 2] - logits[:, :2].mean(axis=1)) / 2)
     assert np.array_equal(benign > normal, logits[:, 1] > logits[:, 0])
-    assert logits @ tempering(3.0, 3.0) == pytest.approx(logits / 3)
-    assert logits @ tempering(2.0, 5.0) @ tempering(1 / 2, 1 / 5) == pytest.approx(logits)
+    assert logits @ tempering(3, 3.0, 3.0, BLOCKS) == pytest.approx(logits / 3)
+    assert logits @ tempering(3, 2.0, 5.0, BLOCKS) @ tempering(3, 1 / 2, 1 / 5, BLOCKS) == pytest.approx(logits)
 
 
 def test_calibration_error_falls_on_other_groups() -> None:
     rng = np.random.default_rng(1)
     labels, logits, groups = calibrated(rng, groups=80)
-    matrix = tempering(*fit_temperatures(3 * logits, labels, groups))
+    matrix = tempering(3, *fit_temperatures(3 * logits, labels, groups), BLOCKS)
     labels, logits, groups = calibrated(rng, groups=300)
     before, after = (figures(Sample.of(labels, 3 * logits @ m, groups)) for m in (np.eye(3), matrix))
     assert after["ece"] < 0.05 < before["ece"] and after["log_loss"] < before["log_loss"]
@@ -63,7 +66,7 @@ def test_a_hard_question_does_not_take_the_confidence_of_an_easy_one() -> None:
     labels, groups = rng.integers(3, size=900), np.arange(900) // 3
     guessed = np.where(labels == 2, 2, rng.integers(2, size=900))
     logits = 4.0 * np.eye(3)[guessed]
-    probabilities = softmax(logits @ tempering(*fit_temperatures(logits, labels, groups)))
+    probabilities = softmax(logits @ tempering(3, *fit_temperatures(logits, labels, groups), BLOCKS))
     assert probabilities[labels == 2, 2].min() > 0.99
     assert probabilities[labels != 2].max() < 0.56
 
@@ -73,7 +76,7 @@ def test_no_error_does_not_make_a_model_certain() -> None:
     logits = 5.0 * np.eye(3)[labels]
     few = fit_temperatures(logits, labels, np.repeat(np.arange(4), 10))
     many = fit_temperatures(logits, labels, np.arange(40))
-    confidence = [softmax(logits @ tempering(*both)).max(axis=1).mean() for both in (few, many)]
+    confidence = [softmax(logits @ tempering(3, *both, BLOCKS)).max(axis=1).mean() for both in (few, many)]
     assert TEMPERATURES[0] < min(many) and max(many) < min(few)
     assert confidence == pytest.approx([1 - 0.5 / 5, 1 - 0.5 / 41], abs=1e-3)
 
@@ -94,10 +97,10 @@ def test_folded_temperatures_give_the_same_probabilities(benign: float | None) -
     rng = np.random.default_rng(0)
     weight, bias = rng.normal(size=(3, 20)).astype(np.float32), rng.normal(size=3).astype(np.float32)
     features = rng.normal(size=(50, 20)).astype(np.float32)
-    folded_weight, folded_bias = fold_calibration(weight, bias, Calibration(1.7, benign))
+    folded_weight, folded_bias = fold_calibration(weight, bias, Calibration(1.7, benign, BLOCKS))
     assert folded_weight.dtype == np.float32 and folded_bias.shape == (3,)
-    apart = Calibration(1.7, benign).probabilities(features @ weight.T + bias)
-    folded = Calibration(1.7, benign, folded=True).probabilities(features @ folded_weight.T + folded_bias)
+    apart = Calibration(1.7, benign, BLOCKS).probabilities(features @ weight.T + bias)
+    folded = Calibration(1.7, benign, BLOCKS, folded=True).probabilities(features @ folded_weight.T + folded_bias)
     assert folded == pytest.approx(apart, abs=1e-6)
 
 
@@ -160,8 +163,8 @@ def test_features_unlike_training_are_refused_whatever_the_confidence(calibratio
     rng = np.random.default_rng(5)
     labels = np.arange(90) % 3
     sure = 20.0 * np.eye(3)[labels]
-    known = decide(calibration, sure, features_of(rng, labels))
-    strange = decide(calibration, sure, features_of(rng, labels, shift=3.0))
+    known = decide(calibration, SCHEMA_1, sure, features_of(rng, labels))
+    strange = decide(calibration, SCHEMA_1, sure, features_of(rng, labels, shift=3.0))
     assert np.mean([row.reason == "unlike-training-data" for row in known]) < 0.1
     assert all(row.label is None and row.reason == "unlike-training-data" for row in strange)
     assert min(row.distance for row in strange) > 1.5 * np.median([row.distance for row in known])
@@ -173,20 +176,20 @@ def test_decisions_in_order_of_their_reasons(calibration: Calibration) -> None:
     features[2] += 9
     features[3] = np.nan
     logits = np.array([[0, 9.0, 0], [0.1, 0.2, 0.1], [0, 9, 0], [0, 9, 0]])
-    rows = decide(calibration, logits, features)
+    rows = decide(calibration, SCHEMA_1, logits, features)
     reasons = [row.reason for row in rows]
     assert reasons == [None, "low-confidence", "unlike-training-data", "unlike-training-data"]
     assert rows[0].label == "benign" and sum(rows[0].probabilities.values()) == pytest.approx(1)
-    broken = decide(calibration, np.array([[np.nan, 0, 0]]), features[:1])[0]
+    broken = decide(calibration, SCHEMA_1, np.array([[np.nan, 0, 0]]), features[:1])[0]
     assert broken.label is None and broken.reason == "not-finite" and broken.confidence == 0
 
 
 def test_a_rule_that_looks_at_features_is_not_applied_without_them(calibration: Calibration) -> None:
     with pytest.raises(UsageError, match="looks at features"):
-        decide(calibration, np.zeros((1, 3)))
+        decide(calibration, SCHEMA_1, np.zeros((1, 3)))
     with pytest.raises(UsageError, match="needed: \\(N, 64\\)"):
-        decide(calibration, np.zeros((1, 3)), np.zeros((1, 10)))
-    assert decide(Calibration(), np.zeros((1, 3)))[0].label == "normal"  # no rule: always an answer
+        decide(calibration, SCHEMA_1, np.zeros((1, 3)), np.zeros((1, 10)))
+    assert decide(Calibration(), SCHEMA_1, np.zeros((1, 3)))[0].label == "normal"  # no rule: always an answer
 
 
 def test_json_and_back_decides_the_same(calibration: Calibration) -> None:
@@ -196,7 +199,7 @@ def test_json_and_back_decides_the_same(calibration: Calibration) -> None:
     rng = np.random.default_rng(6)
     labels, logits, _ = clustered(rng, signal=2.0)
     features = features_of(rng, labels, shift=0.2)
-    assert decide(back, logits, features) == decide(calibration, logits, features)
+    assert decide(back, SCHEMA_1, logits, features) == decide(calibration, SCHEMA_1, logits, features)
     assert back.fitted_on == {"slices": 480, "groups": 60} and back.folded and back.to_json() == calibration.to_json()
 
 
@@ -205,7 +208,7 @@ def test_json_and_back_decides_the_same(calibration: Calibration) -> None:
     [
         {"temperature": 0},
         {"temperature": "hot"},
-        {"benign_temperature": "hot"},
+        {"within_temperature": "hot"},
         {"abstain": {"min_confidence": 0.5}},
         {"folded_into_weights": ...},
     ],
@@ -236,7 +239,7 @@ def test_risk_falls_with_coverage() -> None:
 
 def test_deciding_needs_only_numpy() -> None:
     code = (
-        "import sys, lungct_hf.decision as d; d.decide(d.Calibration(), [[1, 0, 0]]); "
+        "import sys, lungct_hf.decision as d; d.decide(d.Calibration(), (0, 1, 2), [[1, 0, 0]]); "
         "print([n for n in ('torch', 'scipy', 'sklearn', 'evaluate', 'datasets', 'pyarrow') if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

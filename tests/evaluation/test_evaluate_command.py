@@ -23,6 +23,7 @@ from lungct_hf.evaluation import evaluate_predictions, fit_calibration, read_pre
 from lungct_hf.evaluation.predict import known_slices, predict_cohort, prediction_rows
 from lungct_hf.files import write_json
 from lungct_hf.hub import push_folder
+from lungct_hf.labels import SCHEMA_1
 from lungct_hf.model import LungCTClassifier
 from lungct_hf.slices.preprocess import Preprocessing
 
@@ -60,7 +61,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cohort = load_cohort(str(write_cohort(root / "data", patients=10)), progress=False)
     write_cohort(root / "more", patients=4, seed=7)
     split = make_split(cohort)
-    classifier = LungCTClassifier.create("mobilenetv2_035", Preprocessing(size=64))
+    classifier = LungCTClassifier.create(SCHEMA_1, "mobilenetv2_035", Preprocessing(size=64))
     wake_up(classifier.network, 64)
     model = root / "runs" / "tiny" / "model"
     train, validation = split.indices("train"), split.indices("validation")

@@ -34,7 +34,12 @@ def test_logits_before_calibration_where_not_every_row_has_two_temperatures(tmp_
         (0.5, None),
     ]  # folds that could not be calibrated, and old ones
     made = [
-        row | {"temperature": one, "benign_temperature": two, "logits": logits @ tempering(one, two or one)}
+        row
+        | {
+            "temperature": one,
+            "benign_temperature": two,
+            "logits": logits @ tempering(3, one, two or one, ((0, 1), (2,))),
+        }
         for row, logits, (one, two) in zip(rows(np.random.default_rng(0)), raw, temperatures, strict=False)
     ]
     write_predictions(path := tmp_path / "predictions.parquet", made)

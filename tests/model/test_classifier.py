@@ -17,6 +17,7 @@ from helpers import draw_slice, wake_up, write_pictures
 from lungct_hf import LungCTClassifier
 from lungct_hf.decision import AbstainRule, Calibration, FeatureDistance
 from lungct_hf.errors import BadSliceError, LungCTError
+from lungct_hf.labels import SCHEMA_1
 from lungct_hf.model.network import logits_and_features
 from lungct_hf.slices.preprocess import Preprocessing
 
@@ -24,7 +25,7 @@ from lungct_hf.slices.preprocess import Preprocessing
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(3)
-    classifier = LungCTClassifier.create("mobilenetv2_035", Preprocessing(size=64))
+    classifier = LungCTClassifier.create(SCHEMA_1, "mobilenetv2_035", Preprocessing(size=64))
     wake_up(classifier.network, 64)
     torch.nn.init.normal_(classifier.network.classifier.weight, std=0.05)
     return classifier.save_pretrained(tmp_path_factory.mktemp("repo") / "model")
@@ -130,7 +131,7 @@ def test_evidence_goes_along_only_with_the_weights_it_is_about(model_dir: Path, 
 
 def _calibrated(folder: Path) -> LungCTClassifier:
     """A classifier whose rule refuses whatever is unlike a grey square."""
-    classifier = LungCTClassifier.create("mobilenetv2_035", Preprocessing(size=64))
+    classifier = LungCTClassifier.create(SCHEMA_1, "mobilenetv2_035", Preprocessing(size=64))
     wake_up(classifier.network, 64)
     inputs = torch.from_numpy(classifier.preprocessing(Image.new("RGB", (64, 64), (90, 90, 90)))[None])
     with torch.inference_mode():

@@ -11,6 +11,7 @@ from PIL import Image
 from helpers import draw_slice, wake_up
 from lungct_hf.contract import Contract
 from lungct_hf.decision import AbstainRule, Calibration, FeatureDistance
+from lungct_hf.labels import SCHEMA_1
 from lungct_hf.model import LungCTClassifier, build_network
 from lungct_hf.model.network import logits_and_features
 from lungct_hf.model.onnx_export import export_onnx
@@ -47,6 +48,6 @@ def write_model(folder: Path, *, size: int = SIZE) -> Path:
     calibration = Calibration(temperature=scale / 2, folded=True, abstain=rule, fitted_on={"slices": 30, "groups": 9})
     folder.mkdir(parents=True)
     record = export_onnx(network, preprocessing, squares, folder)
-    contract = Contract("mobilenetv2_035", preprocessing, calibration=calibration, onnx=record)
+    contract = Contract("mobilenetv2_035", SCHEMA_1, preprocessing, calibration=calibration, onnx=record)
     LungCTClassifier(network, contract).save_pretrained(folder)
     return folder

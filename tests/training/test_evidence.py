@@ -18,6 +18,7 @@ from lungct_hf.errors import UsageError
 from lungct_hf.evaluation import VIEWS, read_predictions, uncalibrated_logits
 from lungct_hf.fit.evidence import Answers, HeldOut, calibrate, fold_into, write_evidence
 from lungct_hf.fit.model_repo import write_model_repo
+from lungct_hf.labels import SCHEMA_1
 from lungct_hf.model import LungCTClassifier, build_network
 from lungct_hf.slices.preprocess import Preprocessing
 
@@ -75,7 +76,7 @@ def test_every_end_of_a_run_gives_a_model_that_loads(data: tuple[Cohort, Split],
     metrics = write_model_repo(
         tmp_path / "model",
         build_network(ARCHITECTURE),
-        Contract(ARCHITECTURE, Preprocessing(size=64)),
+        Contract(ARCHITECTURE, SCHEMA_1, Preprocessing(size=64)),
         cohort=cohort,
         split=split,
         answers=found,

@@ -125,7 +125,7 @@ def test_the_calibration_is_in_the_weights_and_decides_as_stored(finished: tuple
     before = uncalibrated_logits(table)
     assert before is not None
     refitted = fit_temperatures(before[held_out], labels[held_out], groups[held_out])
-    assert refitted == pytest.approx((calibration.temperature, calibration.benign_temperature), rel=1e-3)
+    assert refitted == pytest.approx((calibration.temperature, calibration.within_temperature), rel=1e-3)
     decisions = classifier.decide([cohort / name for name in table["id"].to_pylist()])
     for decision, reason in zip(decisions, table["abstained"].to_pylist(), strict=True):
         # a slice that set a threshold lies on it, where another batch size may fall to the other side
