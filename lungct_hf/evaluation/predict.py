@@ -10,8 +10,8 @@ from ..cohort import Cohort, Split
 from ..cohort.folds import units
 from ..decision import Calibration, decide
 from ..labels import LABELS
-from ..model import LungCTClassifier
 from ..model.network import logits_and_features
+from ..runtime.classifier import LungCTClassifier
 from .baselines import VIEWS, nearest_neighbour
 
 

@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 
 from helpers import draw_slice, wake_up
+from lungct_hf import LungCTClassifier
 from lungct_hf.classes import Classes
 from lungct_hf.contract import Contract
 from lungct_hf.decision import AbstainRule, Calibration, FeatureDistance
 from lungct_hf.known_sets import schema_1_classes
-from lungct_hf.model import LungCTClassifier, build_network
+from lungct_hf.model import build_network
 from lungct_hf.model.network import logits_and_features
 from lungct_hf.model.onnx_export import export_onnx
 from lungct_hf.slices.preprocess import Preprocessing
