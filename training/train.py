@@ -31,8 +31,9 @@ with exit_on_error():  # whatever a user can act on is one sentence, not a trace
     # Threads that soon sleep while they wait: steps are several times quicker beside other work, a tenth slower alone.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     keep_freed_memory()
-    # Before the slow imports, so that --help and a mistyped flag are answered at once.
-    OPTIONS = parse_options(sys.argv[1:], RECIPES, __doc__ or "")
+    if __name__ == "__main__":  # a worker process that starts anew imports this file and has no flags
+        # Before the slow imports, so that --help and a mistyped flag are answered at once.
+        OPTIONS = parse_options(sys.argv[1:], RECIPES, __doc__ or "")
     require("accelerate", "train")
     from lungct_hf.model import build_network, load_init  # noqa: I001
     import numpy as np
@@ -67,12 +68,12 @@ class Learned(NamedTuple):
     accelerator: Accelerator
 
 
-def main() -> int:
+def main(options: Options) -> int:
     # Without this, accelerate starts several independent runs when torchrun finds no GPU.
     on_cpu = not torch.accelerator.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
-    torch.set_num_threads(OPTIONS.threads)
+    torch.set_num_threads(options.threads)
     state = PartialState(cpu=on_cpu)
-    options = broadcast_object_list([OPTIONS])[0]  # one run folder for all processes
+    options = broadcast_object_list([options])[0]  # one run folder for all processes
     with sole_owner(options.run, print) if state.is_main_process else nullcontext():
         if options.push_to_hub and state.is_main_process:
             require_write_token(options.push_to_hub)
@@ -331,5 +332,5 @@ def learn(
 
 if __name__ == "__main__":
     with exit_on_error():
-        code = main()
+        code = main(OPTIONS)
     sys.exit(code)
