@@ -119,7 +119,7 @@ def candidate_blocks(
         return _ordered([some, [c for c in everyone if c not in some]])
 
     marked = [c for c, positive in enumerate(classes.is_positive()) if positive]
-    steps = [[()], [against_the_rest(marked)] if marked else []]
+    steps: list[list[Blocks]] = [[()], [against_the_rest(marked)] if marked else []]
     searched = [against_the_rest([c]) for c in everyone] if count <= _SINGLED_OUT else []
     searched += _confused(logits, labels, groups)
     seen = {blocks for step in steps for blocks in step}

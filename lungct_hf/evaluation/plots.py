@@ -91,7 +91,7 @@ def _confusion(part: Part) -> Figure:
     figure, both = _canvas(2.1 * side, side, 2)
     # All names where they can be read, else as many as can, each at its own row.
     shown = np.arange(0, size, -(-size // _NAMED))
-    names = [textwrap.fill(_text(classes[c]), 16) for c in shown]
+    names = [textwrap.fill(_text(classes[int(c)]), 16) for c in shown]
     font = 10 if size <= _WRITTEN[0] else 7
     flat = size <= 3 and max(map(len, classes)) <= 10
     for axes, sample, unit in ((both[0], part.test, "slices"), (both[1], part.test.cases(), "cases")):

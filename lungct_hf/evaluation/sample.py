@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -113,8 +113,8 @@ class Sample:
     def take(self, rows: np.ndarray) -> Sample:
         """The rows that an index or mask selects."""
         chosen = None if self.probabilities is None else self.probabilities[rows]
-        columns = (column[rows] for column in (self.labels, self.named, self.groups, self.keys, self.runs))
-        return Sample(self.classes, *columns, chosen)
+        columns = {name: getattr(self, name)[rows] for name in ("labels", "named", "groups", "keys", "runs")}
+        return replace(self, **columns, probabilities=chosen)
 
     def cases(self) -> Sample:
         """One row per group and run: the mean of its slices' probabilities, and the group's majority class.

@@ -15,6 +15,7 @@ from helpers import TINY, run, train, train_command, write_cohort
 from lungct_hf import LungCTClassifier
 from lungct_hf.evaluation import evaluate_predictions, fit_temperatures, read_predictions, score, uncalibrated_logits
 from lungct_hf.evaluation.metrics import softmax
+from lungct_hf.known_sets import schema_1_classes
 
 
 @pytest.fixture(scope="module")
