@@ -23,12 +23,12 @@ class _Scale(NamedTuple):
 
 # The facts of a report that depend on how slices were made.
 _SCALES: dict[str, _Scale] = {
-    "tissue_grey": _Scale(-1.0, 255.0, 12.0),
-    "lung_grey": _Scale(-1.0, 255.0, 18.0),
+    "tissue_grey": _Scale(-1.0, 255.0, 15.0),
+    "lung_grey": _Scale(-1.0, 255.0, 24.0),
     "haze": _Scale(0.0, 1.0, 0.025),
-    "aspect": _Scale(0.0, 1000.0, 0.35),
+    "aspect": _Scale(0.0, 1000.0, 0.5),
     "body_fraction": _Scale(0.0, 1.0, 0.35),
-    "lung_fraction": _Scale(0.0, 1.0, 0.15),
+    "lung_fraction": _Scale(0.0, 1.0, 0.2),
     "dark_border": _Scale(0.0, 1.0, 0.4),
 }
 _WINDOW = {"tissue_grey", "lung_grey", "haze"}  # the others tell of the framing
