@@ -123,7 +123,7 @@ def train_once(options: Options, stop: StopRequest, shared: Slices | None = None
         features = answer(learned.network, slices, known, learned.accelerator)[1]
 
     training, asked = (features, cohort.labels[known]), (learned.network, slices, test, learned.accelerator)
-    tested, ring = HeldOut.of(test, *answer(*asked), training), answer(*asked, only_the_ring=True)[0]
+    tested, ring = HeldOut.of(test, *answer(*asked), training, cohort.classes), answer(*asked, only_the_ring=True)[0]
     answers = Answers(HeldOut.joined(parts), tested, ring)
     calibration = calibrate(split, answers.validation, training)
     if state.is_main_process:
@@ -295,7 +295,8 @@ def learn(
         if len(validation):
             logits = predict_validation(learner.averaged, slices, features, validation, accelerator)
             truth = cohort.labels[validation]
-            balanced, log_loss = score(truth, logits)["balanced_accuracy"], mean_log_loss(truth, logits)
+            balanced = score(truth, logits, cohort.classes)["balanced_accuracy"]
+            log_loss = mean_log_loss(truth, logits)
             is_best = learner.judge(epoch, (balanced, -log_loss) if recipe.choose == "best" else (epoch,))
             values |= {"validation/balanced_accuracy": balanced, "validation/log_loss": log_loss}
             told += f"  validation: balanced accuracy {balanced:.3f}, log loss {log_loss:.3f}"

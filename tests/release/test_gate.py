@@ -21,6 +21,7 @@ from lungct_hf.errors import RefusedError, UsageError
 from lungct_hf.evaluation import write_predictions
 from lungct_hf.files import write_json
 from lungct_hf.hub import ModelRepo
+from lungct_hf.known_sets import schema_1_classes
 from lungct_hf.release.canaries import write_canaries
 from lungct_hf.release.gate import _calibration, _regression, judge
 from lungct_hf.release.prepare import Prepared, inspect, prepare
@@ -91,10 +92,10 @@ def test_predictions_of_other_slices_are_a_split_mismatch(run_dir: Path, clean: 
     predictions = run_dir / "model" / "evaluation" / "predictions.parquet"
     rows = pq.read_table(predictions).to_pylist()
     rows[0]["sha256"] = "0" * 64
-    write_predictions(predictions, rows)
+    write_predictions(predictions, rows, schema_1_classes())
     finish(run_dir / "model")
     assert codes(inspected(run_dir, clean)) == {"split-mismatch"}
-    write_predictions(predictions, rows[1:])
+    write_predictions(predictions, rows[1:], schema_1_classes())
     finish(run_dir / "model")
     assert codes(inspected(run_dir, clean)) == {"split-mismatch"}
 
@@ -112,7 +113,7 @@ def test_a_group_on_both_sides_is_refused(run_dir: Path, clean: Prepared, side: 
     first["group"] = outside
     split.__dict__.pop("hash", None)
     split.write_csv(evaluation / "split.csv")
-    write_predictions(evaluation / "predictions.parquet", rows)
+    write_predictions(evaluation / "predictions.parquet", rows, schema_1_classes())
     said = Split.read(evaluation / "split.csv").hash
     edit(run_dir / "model" / "lungct.json", lambda record: record["provenance"]["split"].update(hash=said))
     finish(run_dir / "model")
@@ -169,7 +170,7 @@ def test_what_sees_only_the_ring_must_know_less(run_dir: Path, clean: Prepared, 
             row["ring_logits"] = row["logits"]
         elif spoil == "not stored":
             del row["ring_nearest_neighbour"]
-    write_predictions(predictions, rows)
+    write_predictions(predictions, rows, schema_1_classes())
     finish(run_dir / "model")
     assert codes(inspected(run_dir, clean)) == {"shortcut-probe"}
 
@@ -224,7 +225,7 @@ def test_figures_and_card_must_follow_from_the_predictions(run_dir: Path, clean:
 def test_abstentions_without_a_rule_are_refused(run_dir: Path, clean: Prepared) -> None:
     predictions = run_dir / "model" / "evaluation" / "predictions.parquet"
     rows = pq.read_table(predictions).to_pylist()
-    write_predictions(predictions, [row | {"abstained": "low-confidence"} for row in rows])
+    write_predictions(predictions, [row | {"abstained": "low-confidence"} for row in rows], schema_1_classes())
     finish(run_dir / "model")
     assert codes(inspected(run_dir, clean)) == {"calibration-mismatch"}
 

@@ -22,6 +22,7 @@ from lungct_hf.decision import AbstainRule, Calibration, decide
 from lungct_hf.evaluation import write_predictions
 from lungct_hf.files import write_json
 from lungct_hf.hub import ModelRepo, author_text, write_card
+from lungct_hf.known_sets import schema_1_classes
 from lungct_hf.labels import LABELS, SCHEMA_1
 from lungct_hf.release.evidence import (
     card_reasons,
@@ -136,7 +137,7 @@ def test_abstentions_must_be_what_the_rule_decides(published: Path) -> None:
         kept = [row | {"abstained": one.reason or ""} for row, one in zip(rows, decided, strict=True)]
         if turned is not None:
             kept[turned]["abstained"] = "" if kept[turned]["abstained"] else "low-confidence"
-        write_predictions(predictions, kept)
+        write_predictions(predictions, kept, schema_1_classes())
         return [reason.code for reason in rule_reasons(read_evidence(ModelRepo(published)))]
 
     coverage, error = len(answered) / len(held_out), wrong / len(answered)
@@ -189,7 +190,7 @@ def test_swapped_rows_of_the_predictions_are_found(published: Path) -> None:
     for column in ("logits", "label", "sha256"):
         swapped = [dict(row) for row in rows]
         swapped[one][column], swapped[other][column] = rows[other][column], rows[one][column]
-        write_predictions(path, swapped)
+        write_predictions(path, swapped, schema_1_classes())
         rewrite_record(published)
         assert false(published) & {"metrics-mismatch", "split-mismatch"}, column
 
