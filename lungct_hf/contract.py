@@ -12,6 +12,7 @@ from .decision import Calibration
 from .errors import LungCTError, UsageError
 from .files import read_json
 from .known_sets import schema_1_classes
+from .slices.limits import SCHEMA_1_LIMITS, InputLimits
 from .slices.preprocess import Preprocessing
 from .slices.window import LUNG_WINDOW, Window
 
@@ -25,16 +26,18 @@ ONNX_INPUT, ONNX_OUTPUTS = "pixel_values", ("logits", "cam", "features")
 class Contract:
     """What a runtime must do to reproduce this model's answers, and where the weights come from.
 
-    `classes` are in the order of the logits. `provenance` holds init, data fingerprint, split hash, recipe, versions
-    and command line, as training noted them. `calibration` is None for weights that nothing was fitted for. `onnx` is
-    the record of `onnx/` that the export wrote (sha256, opset, parity with torch, what became of the 8-bit copy) or
-    why it could not; None where nobody tried.
+    `classes` are in the order of the logits. `limits` are what was measured on the training slices, to which the input
+    check compares others; None where nothing was, so that only what can be no chest CT is refused. `provenance` holds
+    init, data fingerprint, split hash, recipe, versions and command line, as training noted them. `calibration` is
+    None for weights that nothing was fitted for. `onnx` is the record of `onnx/` that the export wrote (sha256, opset,
+    parity with torch, what became of the 8-bit copy) or why it could not; None where nobody tried.
     """
 
     architecture: str
     classes: Classes
     preprocessing: Preprocessing = Preprocessing()
     window: Window = LUNG_WINDOW
+    limits: InputLimits | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
     onnx: Mapping[str, Any] | None = None
@@ -79,6 +82,7 @@ class Contract:
             "geometry": self.preprocessing.to_dict(),
             "provenance": dict(self.provenance),
         }
+        record |= {"input_limits": self.limits.to_json()} if self.limits else {}
         record |= {"onnx": dict(self.onnx)} if self.onnx else {}
         return record | ({"calibration": self.calibration.to_json()} if self.calibration else {})
 
@@ -129,6 +133,7 @@ class Contract:
             classes=classes,
             preprocessing=preprocessing,
             window=Window(center=float(lungct["window"]["center"]), width=float(lungct["window"]["width"])),
+            limits=_limits(version, lungct.get("input_limits")),
             provenance=lungct["provenance"],
             calibration=Calibration.from_json(lungct["calibration"]) if lungct.get("calibration") else None,
             onnx=dict(lungct["onnx"]) if lungct.get("onnx") else None,
@@ -138,3 +143,9 @@ class Contract:
 def classes_of(lungct: Mapping[str, Any]) -> Classes:
     """The classes that a lungct.json names. Raises KeyError, TypeError or UsageError where it names none."""
     return schema_1_classes() if lungct["schema_version"] == 1 else Classes.from_json(lungct["classes"])
+
+
+def _limits(version: int, record: dict[str, Any] | None) -> InputLimits | None:
+    if version == 1:
+        return SCHEMA_1_LIMITS
+    return None if record is None else InputLimits.from_json(record)

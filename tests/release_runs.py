@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from helpers import draw_slice, wake_up
+from lungct_hf import LungCTClassifier
 from lungct_hf.cohort import Split
 from lungct_hf.contract import Contract
 from lungct_hf.decision import Calibration
@@ -20,7 +21,7 @@ from lungct_hf.files import write_json
 from lungct_hf.hub import write_card, write_eval_results
 from lungct_hf.known_sets import schema_1_classes
 from lungct_hf.labels import LABELS, SCHEMA_1
-from lungct_hf.model import LungCTClassifier, build_network
+from lungct_hf.model import build_network
 from lungct_hf.model.onnx_export import export_onnx
 from lungct_hf.slices.preprocess import Preprocessing
 

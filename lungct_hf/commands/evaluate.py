@@ -124,7 +124,7 @@ def _fresh(
     from ..evaluation import evaluate_predictions, read_predictions, write_predictions
     from ..evaluation.predict import known_slices, prediction_rows
     from ..hub import fetch_model
-    from ..model import LungCTClassifier
+    from ..runtime.classifier import LungCTClassifier
 
     folder = fetch_model(_model_path(model)).path
     classifier = LungCTClassifier.from_pretrained(_model_path(model))

@@ -9,8 +9,8 @@ from tqdm import tqdm
 from ..cohort import Cohort, Split
 from ..cohort.folds import units
 from ..decision import Calibration, decide
-from ..model import LungCTClassifier
 from ..model.network import logits_and_features
+from ..runtime.classifier import LungCTClassifier
 from .baselines import VIEWS, nearest_neighbour
 
 

@@ -71,8 +71,9 @@ def read_evidence(repo: ModelRepo, *, replicates: int | None = None) -> Evidence
     from ..evaluation import evaluate_predictions, read_predictions
 
     repo.need(PREDICTIONS, SPLIT)
-    split = Split.read(repo.file(SPLIT))
+    split = Split.read(repo.file(SPLIT), repo.classes)
     table = read_predictions(repo.file(PREDICTIONS))[0]
+    _check_classes(table, repo)
     stored = repo.metrics or {}
     made = stored.get("bootstrap") or {}
     report = evaluate_predictions(
@@ -84,6 +85,17 @@ def read_evidence(repo: ModelRepo, *, replicates: int | None = None) -> Evidence
         seed=int(made.get("seed", 0)),
     )
     return Evidence(repo, table, split, report)
+
+
+def _check_classes(table: pa.Table, repo: ModelRepo) -> None:
+    from ..evaluation.predictions import classes_of_table, has_classes
+
+    found, due = classes_of_table(table), repo.classes
+    if found.names != due.names or (has_classes(table) and found.positive != due.positive):
+        said = [f"{', '.join(one)} (disease: {', '.join(one.positive) or 'none'})" for one in (found, due)]
+        raise LungCTError(
+            f"{PREDICTIONS} is of the classes {said[0]}, lungct.json of {said[1]}. Fix: take both from one run."
+        )
 
 
 def _split_block(split: Split, stored: dict[str, Any]) -> dict[str, Any]:

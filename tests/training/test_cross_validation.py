@@ -15,13 +15,13 @@ import yaml
 from PIL import Image
 
 from helpers import LABELS, ROOT, TINY, run, train, train_command, write_cohort
+from lungct_hf import LungCTClassifier
 from lungct_hf.cohort import load_cohort
 from lungct_hf.errors import UsageError
 from lungct_hf.evaluation import VIEWS, evaluate_predictions, fit_temperatures, read_predictions, score
 from lungct_hf.fit.cross_validation import check_folds
 from lungct_hf.fit.options import parse_options
 from lungct_hf.known_sets import schema_1_classes
-from lungct_hf.model import LungCTClassifier
 
 RECIPES = ROOT / "training" / "recipes"
 
@@ -134,7 +134,8 @@ def test_the_published_model_is_calibrated_on_the_folds_validation_groups(finish
     assert record["blocks"] == [list(block) for block in wanted.blocks]
     assert record["folded_into_weights"]
     assert record["abstain"]["distance"] is not None
-    decided = LungCTClassifier.from_pretrained(finished[0] / "model").decide([Image.new("RGB", (72, 72), "red")] * 2)
+    classifier = LungCTClassifier.from_pretrained(finished[0] / "model")
+    decided = classifier.predict([Image.new("RGB", (72, 72), "red")] * 2, force=True)
     assert decided[0].distance is not None and decided[0].distance > 0
 
 

@@ -11,6 +11,7 @@ import pyarrow.compute
 import pytest
 
 from helpers import write_cohort
+from lungct_hf import LungCTClassifier
 from lungct_hf.cohort import Cohort, Split, load_cohort, make_split
 from lungct_hf.contract import Contract
 from lungct_hf.decision import Calibration
@@ -18,7 +19,7 @@ from lungct_hf.errors import UsageError
 from lungct_hf.evaluation import VIEWS, read_predictions, uncalibrated_logits
 from lungct_hf.fit.evidence import Answers, HeldOut, calibrate, fold_into, write_evidence
 from lungct_hf.fit.model_repo import write_model_repo
-from lungct_hf.model import LungCTClassifier, build_network
+from lungct_hf.model import build_network
 from lungct_hf.slices.preprocess import Preprocessing
 
 ARCHITECTURE = "mobilenetv2_035"

@@ -1,0 +1,117 @@
+"""Read the slices of entries through the reader that prediction uses too: once to look at them, later one by one."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from PIL import Image
+
+from ..errors import BadSliceError, LungCTError, brief
+from ..slices.archive import zip_items
+from ..slices.frame import Frame, Unreadable
+from ..slices.kind import HEAD, sniff
+from ..slices.order import Item
+from ..slices.source import open_item
+from ..slices.window import Window
+from .listing import Entry
+
+
+def files_of(entry: Entry) -> Iterator[Item | Unreadable]:
+    """The entry's file, or the members of an archive. Each item is to be read before the next one is asked for."""
+    try:
+        handle = entry.open()
+    except BadSliceError as error:
+        yield Unreadable(entry.id, error.reason, str(error))
+        return
+    except OSError as error:
+        yield Unreadable(entry.id, "damaged", f"It cannot be read ({error.strerror or brief(error)}).")
+        return
+    with handle:
+        kind = sniff(handle.read(HEAD))
+        handle.seek(0)
+        if kind != "zip":
+            yield Item(entry.id, lambda: handle)
+            return
+        try:
+            yield from zip_items(handle, entry.id)
+        except BadSliceError as error:
+            yield Unreadable(entry.id, error.reason, str(error))
+
+
+def frames_of(item: Item, handle: BinaryIO, window: Window, *, nested: bool) -> Iterator[Frame | Unreadable]:
+    """The slices of one file, in the model's window, each with its report; no limits of a model apply."""
+    handle.seek(0)
+    return open_item(Item(item.file, lambda: handle), window, nested=nested)
+
+
+@dataclass
+class SliceReader:
+    """Reads slice i of a cohort again, given where each lies: (entry, file, frame).
+
+    The slices of a volume are cheap in their order: reading goes on where the last one ended.
+    """
+
+    entries: list[Entry]
+    places: list[tuple[int, str, int]]
+    window: Window
+    _running: _Running | None = field(default=None, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def read(self, i: int, shown: str) -> Image.Image:
+        """Slice `i` as RGB. Raises LungCTError: its file has gone or changed."""
+        entry, file, frame = self.places[i]
+        if frame == 0 and file == self.entries[entry].id and not self._has_more(i):
+            return self._take(_Running(entry, self._frames(entry)), file, frame, shown)
+        with self._lock:
+            running = self._running
+            if running is None or not running.may_reach(entry, file, frame):
+                running = _Running(entry, self._frames(entry))
+            self._running = running
+            return self._take(running, file, frame, shown)
+
+    def _has_more(self, i: int) -> bool:
+        return any(0 <= j < len(self.places) and self.places[j][0] == self.places[i][0] for j in (i - 1, i + 1))
+
+    def _frames(self, entry: int) -> Iterator[Frame | Unreadable]:
+        for item in files_of(self.entries[entry]):
+            if isinstance(item, Unreadable):
+                yield item
+            else:
+                with item.open() as handle:
+                    yield from frames_of(item, handle, self.window, nested=item.file != self.entries[entry].id)
+
+    def _take(self, running: _Running, file: str, frame: int, shown: str) -> Image.Image:
+        reason = "it no longer holds this slice"
+        for found in running.frames:
+            if isinstance(found, Frame):
+                running.last = (found.file, found.frame)
+                if running.last == (file, frame):
+                    return found.image
+            elif found.file == file:
+                reason = found.detail.rstrip(".")
+        raise LungCTError(f'"{shown}" has changed since the data were loaded: {reason}.')
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"entries": self.entries, "places": self.places, "window": self.window}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+
+@dataclass
+class _Running:
+    """An entry that is being read, by this process: a forked one would move the same place in the file."""
+
+    entry: int
+    frames: Iterator[Frame | Unreadable]
+    last: tuple[str, int] = ("", -1)
+    process: int = field(default_factory=os.getpid)
+
+    def may_reach(self, entry: int, file: str, frame: int) -> bool:
+        if (self.entry, self.process) != (entry, os.getpid()):
+            return False
+        return self.last[0] != file or self.last[1] < frame
