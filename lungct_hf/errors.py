@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,7 +57,13 @@ def require(module: str, extra: str) -> None:
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """For entry points: turn what a user can act on into one line on stderr and an exit code, never a traceback."""
+    """For entry points: turn what a user can act on into one line on stderr and an exit code, never a traceback.
+
+    What a terminal cannot show (a name in Chinese on a Latin-1 terminal) is shown as question marks.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace" if stream is sys.stderr else "replace")
     try:
         yield
     except LungCTError as error:
@@ -70,6 +77,12 @@ def exit_on_error() -> Iterator[None]:
             raise
         where = f" at {error.filename}" if error.filename else ""
         _leave(f"{error.strerror}{where}. Fix: {fix}", 1)
+    except ImportError as error:  # a package that another library asks for late, as httpx does for SOCKS proxies
+        _leave(f"A package is missing or does not load: {brief(error).rstrip('.')}. Fix: install it with pip.", 1)
+    except RuntimeError as error:
+        if "home directory" not in str(error):
+            raise
+        _leave("There is no home folder for caches. Fix: set HOME to a folder that you may write to.", 1)
 
 
 _DISK_FIXES = {

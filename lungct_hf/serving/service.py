@@ -14,10 +14,11 @@ import numpy as np
 from PIL import Image
 
 from ..errors import LungCTError, UsageError
-from ..labels import LABELS
+from ..known_sets import phantoms
 from ..runtime import Prediction, Study
 from ..runtime.prediction import NOTICE
 from ..slices.archive import BAD_ARCHIVE
+from ..slices.limits import InputLimits
 from ..slices.listing import printable
 from ..slices.phantom import draw_phantom
 from ..slices.source import Frame, Unreadable, open_slices
@@ -33,15 +34,21 @@ _PHANTOM_SLICES = 9
 
 @dataclass(frozen=True)
 class Phantom:
-    """A generated slice with a known label, in place of a file."""
+    """A generated slice in place of a file; `label` is a class of the phantoms and need not be one of the model's."""
 
     label: str
     z: float = 0.0  # mm over the nodule's centre
 
     @property
+    def nodule(self) -> str:
+        """What it shows, as "no nodule" or "smooth nodule"."""
+        kind = phantoms().nodules[self.label]
+        return f"{'no' if kind == 'none' else kind} nodule"
+
+    @property
     def file(self) -> str:
         """What its row is called."""
-        return f"phantom {self.label}" + (f" {self.z:+g} mm" if self.z else "")
+        return f"phantom, {self.nodule}" + (f" {self.z:+g} mm" if self.z else "")
 
 
 Source = Path | Phantom
@@ -63,7 +70,8 @@ class Service:
         served = self.keeper.served(version)
         if isinstance(source, Path):
             check_slice_file(source)
-        found = list(islice(_open(source, served.model.contract.window), 2))
+        contract = served.model.contract
+        found = list(islice(_open(source, contract.window, contract.limits), 2))
         if len(found) > 1:
             raise UsageError("The file holds several slices. Fix: send it as a study, or send one slice of it.")
         return found[0], self._batcher.judge(served.model, found, force=force)[0]
@@ -100,7 +108,7 @@ class Service:
             raise UsageError("No file was given. Fix: send a zip archive, or the files of one study.")
         check_study_files(paths)
         total = len(sources) if len(sources) > 1 else _members(paths[0]) if paths else None
-        found = (one for source in sources for one in _open(source, model.contract.window))
+        found = (one for source in sources for one in _open(source, model.contract.window, model.contract.limits))
         rows: list[Prediction] = []
         while batch := list(islice(found, _AT_ONCE)):
             answers = self._batcher.judge(model, batch, force=force)
@@ -132,6 +140,11 @@ class Service:
             "notice": NOTICE,
         }
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes of the model that is served, none while there is no model."""
+        return self.served().model.labels if self.keeper.status == "ready" else ()
+
     def served(self, version: str | None = None) -> Served:
         return self.keeper.served(version)
 
@@ -140,21 +153,28 @@ class Service:
         return asked if asked in named else next(iter(named), None)
 
 
+def phantom_examples() -> list[Phantom]:
+    """One of each kind."""
+    return [Phantom(name) for name in phantoms().classes]
+
+
 def phantom_study() -> list[Phantom]:
-    """A study of one generated patient with a malignant-looking mass."""
-    return [Phantom("malignant", z) for z in np.linspace(-3.5, 3.5, _PHANTOM_SLICES).round(2).tolist()]
+    """A study of one generated patient with what counts as disease."""
+    label = phantoms().classes.positive[0]
+    return [Phantom(label, z) for z in np.linspace(-3.5, 3.5, _PHANTOM_SLICES).round(2).tolist()]
 
 
-def _open(source: Source, window: Window) -> Iterator[Frame | Unreadable]:
+def _open(source: Source, window: Window, limits: InputLimits | None = None) -> Iterator[Frame | Unreadable]:
     if isinstance(source, Phantom):
-        yield from open_slices(_phantom(source), window=window, file=source.file)
+        yield from open_slices(_phantom(source), window=window, limits=limits, file=source.file)
     else:  # the row is called what the visitor calls it, not where the server keeps it
-        yield from open_slices(source, window=window, file=printable(source.name))
+        yield from open_slices(source, window=window, limits=limits, file=printable(source.name))
 
 
 @lru_cache(maxsize=32)
 def _phantom(source: Phantom) -> np.ndarray:
-    return draw_phantom(source.label, _PHANTOM_PATIENT + LABELS.index(source.label), source.z, size=320)
+    patient = _PHANTOM_PATIENT + phantoms().classes.index(source.label)
+    return draw_phantom(source.label, patient, source.z, size=320)
 
 
 def _members(path: Path) -> int | None:
