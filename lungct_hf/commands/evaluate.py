@@ -201,6 +201,8 @@ def _show(
         show(f"Leak gap: image-level minus {protocol}, points", gap, "answers by", "balanced accuracy", "accuracy")
     show(f"The model, {protocol}", tables.figure_rows(metrics), "", "slices", "cases")
     show("Classes, %", tables.class_rows(metrics), *tables.class_columns(metrics))
+    if operating := tables.operating_rows(metrics):
+        show(f"Operating points: {tables.operating_title(metrics)}", operating, "", "slices", "cases")
     for note in tables.notes(metrics):
         console.print(f"- {note}", markup=False)
     if differences == []:
