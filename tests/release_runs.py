@@ -19,6 +19,7 @@ from lungct_hf.decision import Calibration
 from lungct_hf.evaluation import evaluate_predictions, write_predictions
 from lungct_hf.files import write_json
 from lungct_hf.hub import write_card, write_eval_results
+from lungct_hf.known_sets import schema_1_classes
 from lungct_hf.labels import LABELS, SCHEMA_1
 from lungct_hf.model import build_network
 from lungct_hf.model.onnx_export import export_onnx
@@ -141,5 +142,5 @@ def write_evidence(
             guesses = np.random.default_rng([7, i]).integers(0, 3, 2).tolist()
             row |= {"nearest_neighbour": LABELS[guesses[0]], "ring_nearest_neighbour": LABELS[guesses[1]]}
         rows.append(row)
-    write_predictions(model / "evaluation" / "predictions.parquet", rows)
+    write_predictions(model / "evaluation" / "predictions.parquet", rows, schema_1_classes())
     split.write_csv(model / "evaluation" / "split.csv")

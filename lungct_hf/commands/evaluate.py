@@ -149,7 +149,7 @@ def _fresh(
         facts["groups_crossing"] = split.groups_crossing
     with tempfile.TemporaryDirectory(prefix="lungct-evaluate-") as scratch:
         path = Path(scratch) / "predictions.parquet"
-        write_predictions(path, rows)
+        write_predictions(path, rows, cohort.classes)
         report = evaluate_predictions(
             read_predictions(path)[0], split=facts, calibration=calibration, replicates=replicates
         )
@@ -200,7 +200,7 @@ def _show(
     if gap := tables.gap_rows(metrics):
         show(f"Leak gap: image-level minus {protocol}, points", gap, "answers by", "balanced accuracy", "accuracy")
     show(f"The model, {protocol}", tables.figure_rows(metrics), "", "slices", "cases")
-    show("Classes, %", tables.class_rows(metrics), "", "sens.", "spec.", "PPV", "NPV", "n (groups)")
+    show("Classes, %", tables.class_rows(metrics), *tables.class_columns(metrics))
     for note in tables.notes(metrics):
         console.print(f"- {note}", markup=False)
     if differences == []:

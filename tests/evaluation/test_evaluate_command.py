@@ -11,7 +11,7 @@ import pytest
 import typer
 from huggingface_hub import constants
 from PIL import Image
-from simulated import rows
+from simulated import THREE, rows
 from typer.testing import CliRunner
 
 from helpers import run, wake_up, write_cohort
@@ -24,7 +24,6 @@ from lungct_hf.evaluation import evaluate_predictions, fit_calibration, read_pre
 from lungct_hf.evaluation.predict import known_slices, predict_cohort, prediction_rows
 from lungct_hf.files import write_json
 from lungct_hf.hub import push_folder
-from lungct_hf.labels import SCHEMA_1
 from lungct_hf.slices.preprocess import Preprocessing
 
 QUICK = ["--replicates", "200"]
@@ -61,7 +60,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cohort = load_cohort(str(write_cohort(root / "data", patients=10)), progress=False)
     write_cohort(root / "more", patients=4, seed=7)
     split = make_split(cohort)
-    classifier = LungCTClassifier.create(SCHEMA_1, "mobilenetv2_035", Preprocessing(size=64))
+    classifier = LungCTClassifier.create(THREE, "mobilenetv2_035", Preprocessing(size=64))
     wake_up(classifier.network, 64)
     model = root / "runs" / "tiny" / "model"
     train, validation = split.indices("train"), split.indices("validation")
@@ -74,9 +73,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         features=inner,
         training=(features, cohort.labels[train]),
         folded=False,
+        classes=THREE,
     )
     path = model / "evaluation" / "predictions.parquet"
-    write_predictions(path, prediction_rows(classifier, cohort, split, set(), calibration, progress=False))
+    write_predictions(path, prediction_rows(classifier, cohort, split, set(), calibration, progress=False), THREE)
     split.write_csv(model / "evaluation" / "split.csv")
     facts = {"protocol": split.protocol, "grouping": split.grouping, "hash": split.hash, "groups_crossing": 0}
     metrics = evaluate_predictions(path, split=facts, calibration=calibration, replicates=200).metrics
@@ -200,7 +200,7 @@ def test_a_manifest_gives_its_test_slices_and_the_stored_figures(workplace: Path
 
 def test_a_changed_figure_is_found(workplace: Path, tmp_path: Path) -> None:
     rng, evaluation = np.random.default_rng(0), tmp_path / "model" / "evaluation"
-    write_predictions(evaluation / "predictions.parquet", rows(rng, groups=30))
+    write_predictions(evaluation / "predictions.parquet", rows(rng, groups=30), THREE)
     table = read_predictions(evaluation / "predictions.parquet")[0]
     metrics = evaluate_predictions(table, split={"protocol": "image"}, replicates=200).metrics
     metrics["test"]["balanced_accuracy"] += 0.05

@@ -21,6 +21,7 @@ from lungct_hf import LungCT, LungCTClassifier, LungCTError, Prediction
 from lungct_hf.classes import Classes
 from lungct_hf.errors import UsageError
 from lungct_hf.evaluation import Sample
+from lungct_hf.known_sets import schema_1_classes
 from lungct_hf.runtime import lungct as module
 from lungct_hf.runtime.prediction import activation_map, columns
 from lungct_hf.slices.frame import Frame
@@ -276,7 +277,8 @@ def test_a_study_is_ordered_and_pooled(model: LungCT, tmp_path: Path) -> None:
     assert [Path(row.file).name for row in study.slices] == ["b.dcm", "c.dcm", "a.dcm"]
     mean = np.mean([list(row.probabilities.values()) for row in study.slices], axis=0)
     assert list(study.probabilities.values()) == pytest.approx(mean.tolist())
-    case = Sample.of(np.zeros(3, int), probabilities=np.array([list(r.probabilities.values()) for r in study.slices]))
+    given = np.array([list(r.probabilities.values()) for r in study.slices])
+    case = Sample.of(np.zeros(3, int), probabilities=given, classes=schema_1_classes())
     pooled = replace(case, groups=np.array(["one case"] * 3)).cases().probabilities
     assert list(study.probabilities.values()) == pytest.approx(pooled[0].tolist())  # as the figures pool
     assert study.used == 3 and study.series == 1 and study.confidence == pytest.approx(mean.max())

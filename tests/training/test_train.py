@@ -15,6 +15,7 @@ from helpers import TINY, chances, run, train, train_command, write_cohort
 from lungct_hf import LungCTClassifier
 from lungct_hf.evaluation import evaluate_predictions, fit_temperatures, read_predictions, score, uncalibrated_logits
 from lungct_hf.evaluation.metrics import softmax
+from lungct_hf.known_sets import schema_1_classes
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def test_every_figure_is_recomputed_from_the_predictions(finished: tuple[Path, s
     splits = np.array(table["split"].to_pylist())
     for name in ("test", "validation"):
         rows = splits == name
-        for key, value in score(labels[rows], logits[rows]).items():
+        for key, value in score(labels[rows], logits[rows], schema_1_classes()).items():
             if key == "per_class":
                 for label, figures in value.items():
                     assert {k: metrics[name][key][label][k] for k in figures} == pytest.approx(figures), label
@@ -126,8 +127,11 @@ def test_the_calibration_is_in_the_weights_and_decides_as_stored(finished: tuple
     # refitted from the stored validation rows alone
     before = uncalibrated_logits(table)
     assert before is not None
-    refitted = fit_temperatures(before[held_out], labels[held_out], groups[held_out])
-    assert refitted == pytest.approx((calibration.temperature, calibration.within_temperature), rel=1e-3)
+    refitted = fit_temperatures(
+        before[held_out], labels[held_out], groups[held_out], classes=classifier.contract.classes
+    )
+    assert refitted[:2] == pytest.approx((calibration.temperature, calibration.within_temperature), rel=1e-3)
+    assert refitted.blocks == calibration.blocks
     decisions = classifier.predict([cohort / name for name in table["id"].to_pylist()], force=True)
     for decision, reason in zip(decisions, table["abstained"].to_pylist(), strict=True):
         # a slice that set a threshold lies on it, where another batch size may fall to the other side
@@ -183,7 +187,10 @@ def test_two_processes_on_ragged_data_give_the_figures_of_one(cohort: Path, tmp_
     assert alone == pytest.approx(softmax(logits), abs=1e-5)
     test = np.array(table["split"].to_pylist()) == "test"
     metrics = json.loads((model / "evaluation" / "metrics.json").read_text())
-    assert score(labels[test], np.log(alone[test]))["confusion_matrix"] == metrics["test"]["confusion_matrix"]
+    assert (
+        score(labels[test], np.log(alone[test]), schema_1_classes())["confusion_matrix"]
+        == metrics["test"]["confusion_matrix"]
+    )
 
 
 def provenance_held_out(model: Path) -> int:
