@@ -61,7 +61,7 @@ class Answers(ABC):
 
         Raises UsageError when `slices` is of a type that can be none.
         """
-        found = open_slices(slices, window=self.contract.window)
+        found = open_slices(slices, window=self.contract.window, limits=self.contract.limits)
         return [
             prediction
             for batch in _batches(found, batch_size)

@@ -12,6 +12,7 @@ SIDE = 128  # the longer side is reduced to at most this: 1 pixel is about 3 mm 
 _COLOURED = 24  # of 255 between the channels: JPEG leaves up to about 10 in grey pictures
 _NEAR_AIR = 15  # grey levels above air that still are air: 88 HU, noise included
 _TIGHT = 30  # grey levels around the median of tissue: 176 HU, from fat to muscle
+_OFF_BORDER, _FEW = 30, 0.05  # grey levels from the border, and the share of a row or column that has them
 _LEVELS = np.arange(256)
 
 
@@ -114,6 +115,26 @@ def layout(grey: np.ndarray, threshold: int | None = None) -> Layout:
         sharpness=_sharpness(steps, lungs, core, dark) / (middle - lung) if rows.size else 1.0,
         veil=int(out[int(max(air, 40.0)) + _NEAR_AIR + 1 :].sum()) / area,
     )
+
+
+def sides_over_middle(grey: np.ndarray) -> float:
+    """How much brighter a picture is where a chest has its lungs than in its middle, where spine and heart are.
+
+    In grey levels, -255..255: below 0 in nearly every chest, however it is windowed or cropped, and above 0 where
+    black and white are swapped. What is as grey as the border is cut off first. 0 where too little is left.
+    """
+    border = int(np.median(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])))
+    content = np.maximum(grey, border) - np.minimum(grey, border) > _OFF_BORDER
+    rows, columns = np.flatnonzero(content.mean(1) > _FEW), np.flatnonzero(content.mean(0) > _FEW)
+    if len(rows) < 10 or len(columns) < 10:
+        return 0.0
+    body = grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+    def mean(left: float, right: float, top: float, bottom: float) -> float:
+        height, width = body.shape
+        return float(body[int(top * height) : int(bottom * height), int(left * width) : int(right * width)].mean())
+
+    return (mean(0.18, 0.36, 0.3, 0.7) + mean(0.64, 0.82, 0.3, 0.7)) / 2 - mean(0.44, 0.56, 0.2, 0.85)
 
 
 def _counts(grey: np.ndarray) -> np.ndarray:

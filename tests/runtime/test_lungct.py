@@ -26,7 +26,8 @@ from lungct_hf.runtime import lungct as module
 from lungct_hf.runtime.prediction import activation_map, columns
 from lungct_hf.slices.frame import Frame
 from lungct_hf.slices.report import InputReport
-from small_model import TWENTY, TWO, write_model
+from lungct_hf.slices.window import LUNG_WINDOW, Window
+from small_model import TWENTY, TWO, WIDE, drawn_slices, write_model, write_model_for
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +116,23 @@ def test_no_door_is_less_safe(model: LungCT, model_dir: Path, slices: list[Path]
     assert classifier.predict_images(squares)[0] == pytest.approx(logits, abs=1e-4)
     for name in ("predict", "predict_study", "predict_images", "decide", "judge", "study", "labels", "name"):
         assert getattr(LungCTClassifier, name) is getattr(LungCT, name), "one code, not two"
+
+
+@pytest.mark.parametrize(("own", "other"), [(LUNG_WINDOW, WIDE), (WIDE, LUNG_WINDOW)], ids=["usual", "wide"])
+def test_slices_unlike_those_a_model_learned_from_are_refused_at_every_door(
+    own: Window, other: Window, tmp_path: Path
+) -> None:
+    folder = write_model_for(tmp_path / "model", own)
+    doors = [LungCT.from_pretrained(folder), LungCT.from_pretrained(folder, backend="torch")]
+    doors.append(LungCTClassifier.from_pretrained(folder))
+    for model in doors:
+        assert model.contract.limits is not None
+        kept = model.predict(drawn_slices(own, 12))
+        assert not any(row.decision == "refused" for row in kept)
+        refused = model.predict(drawn_slices(other, 12))
+        assert {(row.decision, row.reason) for row in refused} == {("refused", "wrong-window")}
+        assert json.dumps([row.to_json() for row in refused], allow_nan=False), "what was found and wanted is a fact"
+        assert model.predict_study(drawn_slices(other, 3)).decision == "refused"
 
 
 def same_words(row: Prediction) -> dict[str, object]:
