@@ -15,6 +15,7 @@ import yaml
 
 from ..classes import Classes
 from ..decision import decide
+from ..errors import LungCTError
 from ..evaluation.differences import STRICT, differences
 from ..hub.author import PLACEHOLDER, author_text, with_author_text
 from ..hub.card import render_card, render_eval_results
