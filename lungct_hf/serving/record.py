@@ -15,7 +15,7 @@ from ..runtime import LungCT
 
 EVIDENCE = [METRICS, "evaluation/*.png"]
 _MAX_PLOT = 2**20  # bytes
-_FIGURES = ("balanced_accuracy", "accuracy", "macro_auroc", "ece")
+_FIGURES = ("balanced_accuracy", "accuracy", "macro_auroc", "auroc", "ece")
 _ONLY_WORDS = ("kind", "source", "slices", "groups")
 
 
@@ -85,6 +85,7 @@ def _results(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "groups": test.get("groups"),
         **{name: _figure(test, name) for name in _FIGURES if name in test},
         "sensitivity": {name: one.get("sensitivity") for name, one in (test.get("per_class") or {}).items()},
+        "operating": metrics.get("operating"),
         "leak_gap": (gap.get("model") or {}).get("balanced_accuracy"),
         "baselines": {
             name: _figure(block, "balanced_accuracy") for name, block in (metrics.get("baselines") or {}).items()
