@@ -16,7 +16,6 @@ from .commands.evaluate import evaluate
 from .commands.export import export
 from .commands.predict import predict
 from .commands.release import release
-from .commands.run_folder import model_folder
 from .commands.space import space
 from .commands.split import split
 from .commands.verify import verify
@@ -74,7 +73,7 @@ def demo(
     chosen = model or os.environ.get("LUNGCT_MODEL", "").strip() or str(_newest_model())
     if model is not None:
         os.environ.pop("LUNGCT_REVISION", None)  # it belongs to the LUNGCT_MODEL that the argument replaces
-    os.environ["LUNGCT_MODEL"] = str(model_folder(Path(chosen))) if Path(chosen).is_dir() else chosen
+    os.environ["LUNGCT_MODEL"] = chosen
     if revision is not None:
         os.environ["LUNGCT_REVISION"] = revision
     typer.echo(f"Loading {os.environ['LUNGCT_MODEL']} ...", err=True)
@@ -94,18 +93,9 @@ def push(
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead of committing.")] = False,
 ) -> None:
     """Put a trained model on the Hub as one commit. The token comes from HF_TOKEN or `hf auth login`."""
-    if not folder.is_dir():
-        raise UsageError(f"There is no directory {folder}. Fix: name the run that training wrote (runs/NAME).")
-    model = model_folder(folder)
-    missing = [name for name in ("config.json", "lungct.json", "model.safetensors") if not (model / name).is_file()]
-    if missing:
-        raise UsageError(
-            f"{folder} is not a model, it has no {', '.join(missing)}. Fix: name the run that training wrote "
-            "(runs/NAME) or the model directory in it."
-        )
-    from .hub import push_folder
+    from .hub import ModelRepo, push_folder
 
-    result = push_folder(model, repo, message=message, private=private, create_pr=create_pr)
+    result = push_folder(ModelRepo.in_folder(folder).path, repo, message=message, private=private, create_pr=create_pr)
     typer.echo(f"{result.url}\ncommit {result.commit_sha}{'' if result.changed else ' (nothing had changed)'}")
 
 

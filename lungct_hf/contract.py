@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from .classes import Classes
 from .decision import Calibration
 from .errors import LungCTError, UsageError
-from .files import read_json
 from .known_sets import schema_1_classes
 from .slices.limits import SCHEMA_1_LIMITS, InputLimits
 from .slices.preprocess import Preprocessing
@@ -87,14 +85,16 @@ class Contract:
         return record | ({"calibration": self.calibration.to_json()} if self.calibration else {})
 
     @classmethod
-    def read(cls, folder: Path) -> Contract:
-        """Read both files of a model repo, refusing a repo whose files disagree or that this version cannot read."""
-        config, lungct = _read_json(folder / "config.json"), _read_json(folder / "lungct.json")
+    def of(cls, config: dict[str, Any], lungct: dict[str, Any], name: str) -> Contract:
+        """From the content of both files of the model `name`.
+
+        Raises LungCTError where one is incomplete, they disagree, or a later version of this package wrote them.
+        """
         try:
             return cls._from_json(config, lungct)
         except (KeyError, TypeError, ValueError, UsageError) as error:
             raise LungCTError(
-                f"The model in {folder.name} has an incomplete config.json or lungct.json ({error!r}). "
+                f"{name} has an incomplete config.json or lungct.json ({error!r}). "
                 "Fix: load a repo written by this package."
             ) from error
 
@@ -106,7 +106,7 @@ class Contract:
                 f"lungct.json has schema version {version}, this package reads {' and '.join(map(str, READABLE))}. "
                 "Fix: pip install --upgrade lungct-hf (or pin the model's older revision)."
             )
-        classes = schema_1_classes() if version == 1 else Classes.from_json(lungct["classes"])
+        classes = classes_of(lungct)
         listed = {"config.json": config["label_names"], "lungct.json": lungct.get("labels", list(classes))}
         for name, labels in listed.items():
             if tuple(labels) != classes.names:
@@ -129,15 +129,12 @@ class Contract:
         )
 
 
+def classes_of(lungct: Mapping[str, Any]) -> Classes:
+    """The classes that a lungct.json names. Raises KeyError, TypeError or UsageError where it names none."""
+    return schema_1_classes() if lungct["schema_version"] == 1 else Classes.from_json(lungct["classes"])
+
+
 def _limits(version: int, record: dict[str, Any] | None) -> InputLimits | None:
     if version == 1:
         return SCHEMA_1_LIMITS
     return None if record is None else InputLimits.from_json(record)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return read_json(
-        path,
-        f"{path.parent.name or path.parent} has no {path.name}, so it is not a lungct_hf model. "
-        "Fix: name the folder or repo that training wrote (runs/NAME/model).",
-    )

@@ -1,7 +1,8 @@
-"""Fine-tune MobileNetV2 on lung CT slices: normal, benign, malignant. Research only, never a medical device.
+"""Fine-tune MobileNetV2 on lung CT slices. Research only, never a medical device.
 
     accelerate launch training/train.py                                   generated phantoms, offline, minutes
-    accelerate launch training/train.py --data DIR --init imagenet1k-v2   class folders, imagefolder, parquet, Hub id
+    accelerate launch training/train.py --data DIR --init imagenet1k-v2   folders of pictures or DICOM, parquet, Hub id
+    accelerate launch training/train.py --data DIR --labels labels.csv    a table says the label of each file or series
     accelerate launch training/train.py --data DIR --folds 5 --seeds 0,1  cross-validation, then a model from all
     accelerate launch training/train.py --resume runs/NAME                go on where a run stopped, bit for bit
     accelerate launch --num_processes 4 training/train.py ...             several GPUs
@@ -35,7 +36,7 @@ with exit_on_error():  # whatever a user can act on is one sentence, not a trace
         # Before the slow imports, so that --help and a mistyped flag are answered at once.
         OPTIONS = parse_options(sys.argv[1:], RECIPES, __doc__ or "")
     require("accelerate", "train")
-    from lungct_hf.model import build_network, load_init  # noqa: I001
+    from lungct_hf.model import build_network, check_architecture, check_init, load_init  # noqa: I001
     import numpy as np
     import torch
     from accelerate import Accelerator, PartialState
@@ -45,7 +46,7 @@ with exit_on_error():  # whatever a user can act on is one sentence, not a trace
     from lungct_hf.evaluation import score
     from lungct_hf.fit import cross_validation as cv
     from lungct_hf.fit.checkpoint import load_checkpoint, save_checkpoint, sole_owner
-    from lungct_hf.fit.data import Slices, describe_data, describe_run, load_slices, training_batches
+    from lungct_hf.fit.data import Slices, contract_of, describe_data, describe_run, load_slices, training_batches
     from lungct_hf.fit.evidence import Answers, HeldOut, answer, calibrate, held_out
     from lungct_hf.fit.frozen import adapt_norm, keep_front, predict_validation
     from lungct_hf.fit.inference import mean_log_loss
@@ -57,7 +58,6 @@ with exit_on_error():  # whatever a user can act on is one sentence, not a trace
     from lungct_hf.fit.stopping import StopRequest
     from lungct_hf.fit.tracking import CsvTracker
     from lungct_hf.hub import push_folder, require_write_token
-    from lungct_hf.contract import Contract
 
 
 class Learned(NamedTuple):
@@ -74,6 +74,8 @@ def main(options: Options) -> int:
     torch.set_num_threads(options.threads)
     state = PartialState(cpu=on_cpu)
     options = broadcast_object_list([options])[0]  # one run folder for all processes
+    check_architecture(options.recipe.architecture)
+    check_init(options.init, options.recipe.architecture)
     with sole_owner(options.run, print) if state.is_main_process else nullcontext():
         if options.push_to_hub and state.is_main_process:
             require_write_token(options.push_to_hub)
@@ -128,7 +130,7 @@ def train_once(options: Options, stop: StopRequest, shared: Slices | None = None
     calibration = calibrate(split, answers.validation, training)
     if state.is_main_process:
         provenance = {**describe_run(options, cohort), "split": split_record(split), **learned.record}
-        contract = Contract(options.recipe.architecture, cohort.classes, slices.preprocessing, provenance=provenance)
+        contract = contract_of(options, slices, known, provenance)
         evidence = {"cohort": cohort, "split": split, "answers": answers, "calibration": calibration}
         metrics = write_model_repo(model := options.run / "model", learned.network.cpu(), contract, **evidence)
         if shared:
@@ -180,9 +182,7 @@ def cross_validate(options: Options, stop: StopRequest) -> int:
     features = answer(learned.network, slices, split.indices("train"), learned.accelerator)[1]
     if evidence:
         provenance = {**describe_run(options, slices.cohort), "split": evidence.split_record(), **learned.record}
-        contract = Contract(
-            options.recipe.architecture, slices.cohort.classes, slices.preprocessing, provenance=provenance
-        )
+        contract = contract_of(options, slices, split.indices("train"), provenance)
         model = options.run / "model"
         calibration = evidence.calibrate(features, slices.cohort.labels)
         cv.write_published(model, learned.network.cpu(), contract, evidence, calibration, slices.cohort)
@@ -215,7 +215,7 @@ def learn(
     network = build_network(recipe.architecture, len(cohort.classes), drop_rate=recipe.drop_rate)
     init_record = None
     if is_main:  # the other processes receive these weights when the network is prepared
-        init = load_init(options.init, say=say)
+        init = load_init(options.init, recipe.architecture, say=say)
         init.apply(network)
         if recipe.adapt_norm:
             adapt_norm(network, slices, train if norm_rows is None else norm_rows, options.seed)

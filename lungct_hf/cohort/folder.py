@@ -13,7 +13,7 @@ from ..known_sets import known_classes, known_sets
 from ..slices.listing import natural_key
 from .label_table import LabelTable, read_tables
 from .listing import BadFile, Entry, Listing
-from .names import GROUP_COLUMNS, canonical_split, find_column, find_group_column, first_few
+from .names import PATIENT_COLUMNS, canonical_split, find_column, find_group_column, first_few
 from .tree import Tree
 
 LAYOUTS = (
@@ -124,7 +124,7 @@ def _group_column(table: LabelTable, wanted: Wanted, source: str) -> str | None:
     if wanted.group_column is not None or table.files:
         return find_group_column(table.columns, wanted.group_column, where)
     # A header names the patient; a table's series or study would only part what belongs together.
-    return find_column(table.columns, GROUP_COLUMNS[:7])
+    return None if "patient" in table.headers else find_column(table.columns, (*PATIENT_COLUMNS, "group"))
 
 
 def _add_classes(tree: Tree, section: str, folders: list[str], table: LabelTable, listing: Listing) -> None:

@@ -12,17 +12,14 @@ import typer
 
 from ..cohort.class_map import HELP as CLASSES
 from ..errors import LungCTError, UsageError, require
-from ..files import read_json, write_json
-from .run_folder import model_folder
+from ..files import write_json
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ..classes import Classes
     from ..cohort import Cohort
-    from ..evaluation import Calibration, Report
-
-_STORED = ["config.json", "lungct.json", "evaluation/*"]
+    from ..evaluation import Report
 
 
 def evaluate(
@@ -95,31 +92,23 @@ def _stored(model: str, replicates: int) -> tuple[Report, str, list[str] | None]
     """The report from a model's own predictions, and where its metrics.json says something else (None: has none)."""
     from ..evaluation import evaluate_predictions
     from ..evaluation.differences import differences
-    from ..hub import fetch_model
+    from ..hub.model_repo import EVIDENCE_FILES, PREDICTIONS, ModelRepo
 
-    fetched = fetch_model(_model_path(model), allow_patterns=_STORED)
-    predictions = fetched.path / "evaluation" / "predictions.parquet"
-    if not predictions.is_file():
-        raise LungCTError(
-            f"{model} stores no predictions (evaluation/predictions.parquet). Fix: predict again with --data DATA."
-        )
-    stored = _read_json(fetched.path / "evaluation" / "metrics.json") or {}
+    repo = ModelRepo.open(model, files=EVIDENCE_FILES)
+    if not repo.has(PREDICTIONS):
+        raise LungCTError(f"{repo.name} stores no predictions ({PREDICTIONS}). Fix: predict again with --data DATA.")
+    stored = repo.metrics or {}
     seed = (stored.get("bootstrap") or {}).get("seed", 0)
     report = evaluate_predictions(
-        predictions,
+        repo.file(PREDICTIONS),
         split=stored.get("split"),
-        calibration=_calibration(fetched.path),
+        calibration=repo.contract.calibration,
         headline=stored.get("protocol"),
         replicates=replicates,
         seed=seed,
     )
-    folder = fetched.path.resolve()
-    local = (
-        folder.name if folder.name != "model" else f"{folder.parent.name}/model"
-    )  # a path would tell about its owner
-    name = f"{fetched.repo_id}@{fetched.revision}" if fetched.repo_id else local
     same_draws = stored.get("bootstrap") == report.metrics["bootstrap"]
-    return report, name, differences(stored, report.metrics, intervals=same_draws) if stored else None
+    return report, repo.name, differences(stored, report.metrics, intervals=same_draws) if stored else None
 
 
 def _fresh(
@@ -138,25 +127,26 @@ def _fresh(
     from ..cohort import Split, load_cohort, make_split
     from ..evaluation import evaluate_predictions, read_predictions, write_predictions
     from ..evaluation.predict import known_slices, prediction_rows
-    from ..hub import fetch_model
+    from ..hub.model_repo import SPLIT
     from ..runtime.classifier import LungCTClassifier
 
-    folder = fetch_model(_model_path(model)).path
-    classifier = LungCTClassifier.from_pretrained(_model_path(model))
-    contract, progress = classifier.contract, wanted["progress"]
+    classifier = LungCTClassifier.from_pretrained(model)
+    repo = classifier.repo
+    assert repo is not None  # it was loaded from somewhere
+    contract, progress = repo.contract, wanted["progress"]
     cohort = load_cohort(data, classes=asked or contract.classes, window=contract.window, **wanted)
     cohort = _in_classes_of(contract.classes, cohort)
     split = make_split(cohort, str(manifest)) if manifest is not None else None
-    own = folder / "evaluation" / "split.csv"
-    seen, known = known_slices(cohort, split, Split.read(own, contract.classes)) if own.is_file() else (set(), set())
-    calibration = _calibration(folder)
+    own = Split.read(repo.file(SPLIT), repo.classes) if repo.has(SPLIT) else None
+    seen, known = known_slices(cohort, split, own) if own else (set(), set())
+    calibration = contract.calibration
     rows = prediction_rows(classifier, cohort, split, known, calibration, progress=progress)
     left_out = [row["sha256"] for row in rows if row["split"] == "seen"]
     same = sum(sha in seen for sha in left_out)
     if len(left_out) == len(rows):
         raise LungCTError(
             f"All {len(rows)} slices are of groups that were used to train or choose this model ({same} have the same "
-            f"bytes), so there is nothing to judge it on. Fix: other data, or --split {own.name} of the model for its "
+            f"bytes), so there is nothing to judge it on. Fix: other data, or --split split.csv of the model for its "
             "own test slices."
         )
     facts: dict[str, Any] = {"protocol": "external", "grouping": cohort.grouping, "groups_crossing": None}
@@ -173,7 +163,7 @@ def _fresh(
     report.metrics["data"] = {"source": cohort.source, "fingerprint": cohort.fingerprint(), "slices": len(cohort)}
     report.metrics["seen_in_training"] = same
     report.metrics["other_slices_of_seen_groups"] = len(left_out) - same
-    report.metrics["training_slices_known"] = own.is_file()
+    report.metrics["training_slices_known"] = own is not None
     return report, classifier.name, cohort
 
 
@@ -239,20 +229,3 @@ def _show(
         console.print(f"- {note}", markup=False)
     if differences == []:
         console.print("The figures stored with the model follow from its predictions.")
-
-
-def _model_path(model: str) -> str:
-    """A run's model directory instead of the run; anything else as it is."""
-    path = Path(model).expanduser()
-    return str(model_folder(path)) if path.is_dir() else model
-
-
-def _calibration(folder: Path) -> Calibration | None:
-    from ..evaluation import Calibration
-
-    record = (_read_json(folder / "lungct.json") or {}).get("calibration")
-    return Calibration.from_json(record) if record else None
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    return read_json(path, f"The model has no {path.name}.") if path.is_file() else None

@@ -11,7 +11,6 @@ the folds' best epochs (of two middle ones, the later), over which the learning 
 
 from __future__ import annotations
 
-import json
 import statistics
 import tempfile
 from collections.abc import Iterator
@@ -41,6 +40,7 @@ from ..evaluation.plots import write_plots
 from ..evaluation.predictions import OPTIONAL, SCHEMA, write_predictions
 from ..evaluation.report import IMAGE
 from ..files import folder_in_one_step, write_json
+from ..hub import ModelRepo
 from .evidence import TARGET_ERROR, fit_what_can_be, fold_into
 from .model_repo import split_record, write_weights
 from .options import Options
@@ -132,7 +132,7 @@ def pool(options: Options, cohort: Cohort) -> Evidence:
     splits, best = [], []
     for part in fold_runs(options):
         split = split_of(part, cohort)
-        record = json.loads((part.run / "model" / "lungct.json").read_text(encoding="utf-8"))["provenance"]
+        record = ModelRepo.open(part.run).provenance
         if record["split"]["hash"] != split.hash:
             raise LungCTError(
                 f"The run in {part.run} was trained on another split than the data give now. Fix: bring back the same "

@@ -9,6 +9,9 @@ import numpy as np
 from accelerate import Accelerator, PartialState
 
 from ..cohort import Cohort, Split, load_cohort
+from ..contract import Contract
+from ..errors import UsageError
+from ..slices.limits import fit_limits
 from ..slices.phantom import write_phantom_cohort
 from ..slices.preprocess import Preprocessing
 from ..slices.window import Window
@@ -89,3 +92,21 @@ def describe_run(options: Options, cohort: Cohort) -> dict[str, Any]:
         "data": data_record(cohort, "phantom" if options.data is None else cohort.kind),
         "recipe": {"name": options.recipe_name, **options.recipe.to_dict()},
     }
+
+
+def contract_of(options: Options, slices: Slices, rows: np.ndarray, provenance: dict[str, Any]) -> Contract:
+    """What runtimes must know of a network that learned from the slices `rows`, before it is calibrated."""
+    cohort = slices.cohort
+    try:
+        limits = fit_limits([cohort.reports[row] for row in rows.tolist()])
+    except UsageError as error:
+        limits = None
+        PartialState().print(f"Note: inputs will not be compared to the training slices: {error}")
+    return Contract(
+        options.recipe.architecture,
+        cohort.classes,
+        slices.preprocessing,
+        window=cohort.window,
+        limits=limits,
+        provenance=provenance,
+    )

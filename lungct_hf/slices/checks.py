@@ -8,14 +8,14 @@ rates are measured by benchmarks/input_checks.py and stated in docs/inputs.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
-from .limits import SCHEMA_1_LIMITS, WINDOW_FACTS, InputLimits
-from .measure import SIDE, Layout, colour_fraction, layout, reduced, small_grey
+from .limits import SCHEMA_1_LIMITS, InputLimits
+from .measure import SIDE, Layout, colour_fraction, layout, reduced, sides_over_middle, small_grey
 from .strokes import is_page, text_blocks
 
 MIN_SIDE = 64  # pixels
@@ -45,6 +45,9 @@ _SOFT = 0.7  # of the step from dark to bright, at the walls of lungs; 0.59 and 
 _VERY_SOFT = 0.5
 _DENSE, _CLEAR = 0.92, 0.008  # tightness and haze where a wide window leaves little contrast between tissues
 _LOOSE, _MOST_CORE = 0.5, 0.5  # tightness and core where a narrow window spreads tissues far apart
+# How much brighter than its middle the sides of a picture are, in grey levels: at most 37 in slices as they should be
+# (the median is -70), at least 8 in most that are inverted.
+_UPRIGHT, _TURNED, _SURELY_TURNED = -45.0, 8.0, 45.0
 _CUT_LUNG = 0.25  # of the body's area, dark and brighter than air, at the border of a close crop
 
 
@@ -73,18 +76,19 @@ def check_picture(
         return found
     if side < _USUAL_SIDE:
         found.warnings.add("low-resolution")
+    of_schema_1 = limits == SCHEMA_1_LIMITS
     small = reduced(picture, SIDE)
-    if not is_hu and _is_drawn_or_coloured(picture, small, found):
+    if not is_hu and _is_drawn_or_coloured(picture, small, found, of_schema_1):
         return found
     grey = small_grey(small)
     measured = layout(grey)
-    of_schema_1 = limits == SCHEMA_1_LIMITS
     judge = _judge_as_schema_1 if of_schema_1 else _judge
     code = judge(measured)
-    if measured.dark_border < _BRIGHT_BORDER and not is_hu:
-        if _is_inverted(measured, layout(255 - grey), judge):
+    if not is_hu:
+        is_inverted = _is_inverted_as_schema_1 if of_schema_1 else _is_inverted
+        if is_inverted(grey, measured):
             code = "inverted"
-        elif _may_be_page(measured) and is_page(picture):
+        elif measured.dark_border < _BRIGHT_BORDER and _may_be_page(measured) and is_page(picture):
             code = "burned-in-text"
     if code == "not-ct" and not is_hu and _has_black_lungs(layout(grey, _BLACK)):
         code = "wrong-window" if of_schema_1 else None
@@ -94,7 +98,9 @@ def check_picture(
         code = "no-lung" if measured.lung_fraction < _SMALL_LUNG else None
     found.facts |= _facts(measured, grey.shape)
     if code is None and limits is not None and not of_schema_1:
-        code = _compare(limits, found)
+        code = limits.judge(found.facts)
+        if code:
+            found.facts["model_range"] = limits.outside(found.facts)
     if code:
         found.codes.add(code)
     elif measured.lung_fraction < _LITTLE_LUNG:
@@ -118,17 +124,8 @@ def _facts(measured: Layout, shape: tuple[int, ...]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in facts.items()}
 
 
-def _compare(limits: InputLimits, found: Findings) -> str | None:
-    """The code that a slice unlike the model's own earns, with what was found and what was wanted as a fact."""
-    unlike = limits.outside(found.facts)
-    if not unlike:
-        return None
-    found.facts["model_range"] = unlike
-    return "wrong-window" if WINDOW_FACTS & unlike.keys() else "unlike-training-view"
-
-
-def _is_drawn_or_coloured(picture: Image.Image, small: Image.Image, found: Findings) -> bool:
-    blocks, flat = text_blocks(picture)
+def _is_drawn_or_coloured(picture: Image.Image, small: Image.Image, found: Findings, of_schema_1: bool) -> bool:
+    blocks, flat = text_blocks(picture, letters_only=not of_schema_1)
     if small.mode == "RGB" and colour_fraction(small) >= _COLOUR:
         is_drawn = blocks >= _TEXT_BLOCKS or flat >= _FLAT_GRAPHIC
         found.codes.add("burned-in-text" if is_drawn else "colour-photograph")
@@ -224,16 +221,35 @@ def _has_black_lungs(cut: Layout) -> bool:
     return is_chest and cut.core_fraction > 0.025 and cut.core_black >= 0.9 and cut.tissue < 150
 
 
-def _is_inverted(measured: Layout, turned: Layout, judge: Callable[[Layout], str | None]) -> bool:
-    """Whether a picture without air around it is a slice once black and white are swapped.
+def _is_inverted(grey: np.ndarray, measured: Layout) -> bool:
+    """Whether a picture is a section of a chest once black and white are swapped.
 
-    Levels alone cannot tell, they lie symmetrically; but what is dark and enclosed in an inverted slice is its body,
-    and that has bones, which are black then; where the body reaches the border, nothing dark is left to enclose.
+    Levels alone cannot tell, they lie symmetrically. What can: the middle of a chest is brighter than its lungs.
+    """
+    turning, is_bright = sides_over_middle(grey), measured.dark_border < _BRIGHT_BORDER
+    if turning < _UPRIGHT or not (is_bright or turning > _SURELY_TURNED):
+        return False
+    turned = layout(255 - grey)
+    if turning > (_TURNED if is_bright else _SURELY_TURNED) and turned.core_fraction >= _SOME_CORE:
+        return _judge(turned) is None
+    return is_bright and _is_body(measured, turned, _judge(turned))
+
+
+def _is_inverted_as_schema_1(grey: np.ndarray, measured: Layout) -> bool:
+    if measured.dark_border >= _BRIGHT_BORDER:
+        return False
+    turned = layout(255 - grey)
+    return _is_body(measured, turned, _judge_as_schema_1(turned))
+
+
+def _is_body(measured: Layout, turned: Layout, code: str | None) -> bool:
+    """Whether what is dark in a picture without air around it is a body; `code` is that of the `turned` picture.
+
+    A body has bones, which are black then; where it reaches the border, nothing dark is left to enclose.
     """
     is_all_bright = measured.dark_border < 0.1 and turned.lung_fraction > _SMALL_LUNG
     if turned.dark_border < 0.6 or not (turned.core_fraction >= _SOME_CORE or is_all_bright):
         return False
-    code = judge(turned)
     shows_body = measured.lung_black > 0.003 or measured.lung_fraction < _SMALL_LUNG
     return code == "wrong-window" or (code is None and shows_body)
 

@@ -23,16 +23,15 @@ class _Scale(NamedTuple):
 
 # The facts of a report that depend on how slices were made.
 _SCALES: dict[str, _Scale] = {
-    "tissue_grey": _Scale(-1.0, 255.0, 12.0),
-    "lung_grey": _Scale(-1.0, 255.0, 18.0),
+    "tissue_grey": _Scale(-1.0, 255.0, 15.0),
+    "lung_grey": _Scale(-1.0, 255.0, 24.0),
     "haze": _Scale(0.0, 1.0, 0.025),
-    "aspect": _Scale(0.0, 1000.0, 0.35),
+    "aspect": _Scale(0.0, 1000.0, 0.5),
     "body_fraction": _Scale(0.0, 1.0, 0.35),
-    "lung_fraction": _Scale(0.0, 1.0, 0.15),
+    "lung_fraction": _Scale(0.0, 1.0, 0.2),
     "dark_border": _Scale(0.0, 1.0, 0.4),
 }
-WINDOW_FACTS = {"tissue_grey", "lung_grey", "haze"}  # the others tell of the framing
-_FEWEST = 8  # slices: fewer say nothing about how others are made
+_WINDOW = {"tissue_grey", "lung_grey", "haze"}  # the others tell of the framing
 _RARE = 0.002  # of the slices, at either end, that do not set a range: one odd file must not open it for all
 
 
@@ -49,6 +48,11 @@ class InputLimits:
     def outside(self, facts: Mapping[str, Any]) -> dict[str, list[float]]:
         """The facts of a slice that lie beyond their range, each with its range: [lowest, highest]."""
         return {name: [low, high] for name, low, high in self.ranges if not low <= facts[name] <= high}
+
+    def judge(self, facts: Mapping[str, Any]) -> str | None:
+        """The code that a slice with these facts earns for being unlike the model's own, or None."""
+        unlike = self.outside(facts)
+        return None if not unlike else "wrong-window" if _WINDOW & unlike.keys() else "unlike-training-view"
 
     def to_json(self) -> dict[str, Any]:
         """The block "input_limits" of lungct.json."""
@@ -74,14 +78,13 @@ def fit_limits(reports: Sequence[InputReport]) -> InputLimits:
     The fewer slices there are, the wider the limits: 8 say less than 800 about what others of their kind look like.
 
     Raises:
-        UsageError: fewer than 8 slices are left.
+        UsageError: no slice is left.
     """
     kept = [report.facts for report in reports if not report.codes]
-    if len(kept) < _FEWEST:
+    if not kept:
         raise UsageError(
-            f"{len(kept)} of {len(reports)} training slices pass the input check; at least {_FEWEST} are needed to "
-            "say what slices of their kind look like. Fix: train on more slices; `lungct audit` says why some are "
-            "refused."
+            f"None of the {len(reports)} training slices passes the input check, so the model would refuse all slices "
+            "of their kind. Fix: train on axial CT slices of a chest; `lungct audit` says why these are refused."
         )
     widening = 1 + 4 / math.sqrt(len(kept))
     ranges = []

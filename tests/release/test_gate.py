@@ -15,14 +15,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from lungct_hf.classes import Classes
 from lungct_hf.cohort import Split
 from lungct_hf.decision import AbstainRule, Calibration
 from lungct_hf.errors import RefusedError, UsageError
 from lungct_hf.evaluation import write_predictions
 from lungct_hf.files import write_json
+from lungct_hf.hub import ModelRepo
 from lungct_hf.known_sets import schema_1_classes
 from lungct_hf.release.canaries import write_canaries
-from lungct_hf.release.gate import _calibration, _regression, judge
+from lungct_hf.release.gate import _calibration, _classes, _regression, judge
 from lungct_hf.release.prepare import Prepared, inspect, prepare
 from lungct_hf.release.reasons import CODES, HARD, Reason, check_allowed, refuse, sift
 from lungct_hf.release.remote import Last, Remote
@@ -61,7 +63,7 @@ def clean(clean_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared
 
 @pytest.fixture
 def last(sealed: Path) -> Last:
-    return Last("v1.0.0", "a" * 40, sealed)
+    return Last("v1.0.0", "a" * 40, ModelRepo(sealed))
 
 
 def test_a_clean_run_passes_alone_and_beside_its_last_version(clean: Prepared, last: Last, clean_run: Path) -> None:
@@ -152,10 +154,10 @@ def test_a_rule_for_abstaining_that_was_lost_is_worse(run_dir: Path, clean: Prep
     old = Path(shutil.copytree(sealed, run_dir.parent / "last"))
     rule = AbstainRule(min_confidence=0.5).to_json()
     edit(old / "lungct.json", lambda record: record["calibration"].update(abstain=rule))
-    assert codes(inspected(run_dir, clean), V2, last=Last("v1.0.0", "a" * 40, old)) == {"calibration-worse"}
+    assert codes(inspected(run_dir, clean), V2, last=Last("v1.0.0", "a" * 40, ModelRepo(old))) == {"calibration-worse"}
     edit(run_dir / "model" / "lungct.json", lambda record: record["calibration"].update(abstain=rule))
     made = inspected(run_dir, clean)
-    assert "calibration-worse" not in codes(made, V2, last=Last("v1.0.0", "a" * 40, old))
+    assert "calibration-worse" not in codes(made, V2, last=Last("v1.0.0", "a" * 40, ModelRepo(old)))
 
 
 @pytest.mark.parametrize("spoil", ["ring knows", "ring alone knows", "not stored"])
@@ -176,11 +178,27 @@ def test_what_sees_only_the_ring_must_know_less(run_dir: Path, clean: Prepared, 
 
 def test_the_same_weights_must_answer_the_canaries_as_before(clean: Prepared, sealed: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(sealed, tmp_path / "last"))
-    last = Last("v1.0.0", "a" * 40, folder)
-    write_canaries(folder, clean.canaries.files, clean.canaries.golden + np.float32(0.5e-4))
+    last = Last("v1.0.0", "a" * 40, ModelRepo(folder))
+    write_canaries(folder, clean.canaries.files, clean.canaries.golden + np.float32(0.5e-4), clean.evidence.classes)
     assert codes(clean, V2, last=last) == set()
-    write_canaries(folder, clean.canaries.files, clean.canaries.golden + np.float32(3e-4))
+    write_canaries(folder, clean.canaries.files, clean.canaries.golden + np.float32(3e-4), clean.evidence.classes)
     assert codes(clean, V2, last=last) == {"canary-changed"}
+
+
+def test_other_classes_make_another_model(clean: Prepared, tmp_path: Path, last: Last) -> None:
+    run = write_run(tmp_path / "run", classes=Classes(("absent", "present"), ("present",)))
+    made = prepare(run, tmp_path)
+    assert codes(made, V2, last=last) == {"classes-changed"}
+    reasons, notes = judge(made, V2, Remote("alice/lung"), last)
+    assert "only one has absent, present" in str(reasons[0]) and "v1.0.0" in str(reasons[0])
+    assert any("other classes, so they are not compared" in note for note in notes)
+
+
+def test_another_mark_of_disease_is_a_note(clean: Prepared, last: Last) -> None:
+    notes: list[str] = []
+    names = clean.evidence.classes.names
+    assert not list(_classes(Classes(names, names[1:]), clean.evidence.classes, "v1.0.0", notes))
+    assert [f"counted {names[2]}, this model counts {names[1]}, {names[2]}:" in note for note in notes] == [True]
 
 
 def test_other_weights_may_answer_otherwise(tmp_path: Path, last: Last) -> None:
@@ -243,7 +261,7 @@ def test_a_figure_that_no_draw_moves_is_let_through_no_more_than_its_value() -> 
     def said(value: float) -> tuple[list[str], list[str]]:
         figure = {"value": value, "low": None, "high": None, "constant": True, "a": 0.2, "b": 0.1}
         found = SimpleNamespace(figures={"balanced_accuracy": figure, "ece": figure}, how="paired")
-        evidence = SimpleNamespace(contract={})
+        evidence = SimpleNamespace(calibration={})
         notes: list[str] = []
         reasons = [*_regression(found, "v1.0.0", notes), *_calibration(found, evidence, evidence, "v1.0.0")]
         return [reason.code for reason in reasons], notes

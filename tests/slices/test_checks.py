@@ -1,6 +1,7 @@
 """The input checks: slices pass however they are framed, anything else is refused for the right reason."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -10,16 +11,18 @@ from types import ModuleType
 import numpy as np
 import pytest
 from made_slices import only
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from lungct_hf.labels import LABELS
+from lungct_hf.known_sets import phantoms
 from lungct_hf.slices.checks import MIN_SIDE, check_picture
+from lungct_hf.slices.limits import SCHEMA_1_LIMITS
 from lungct_hf.slices.measure import flood, layout, otsu, small_grey
 from lungct_hf.slices.phantom import draw_phantom
 from lungct_hf.slices.report import CODES, WARNINGS, InputReport, ordered
 from lungct_hf.slices.source import Frame, open_slices
 from lungct_hf.slices.window import LUNG_WINDOW, Window
 
+LABELS = phantoms().classes
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "input_checks.py"
 
 
@@ -33,7 +36,7 @@ def benchmark() -> ModuleType:
 
 
 def phantom(seed: int, size: int, window: Window = LUNG_WINDOW) -> Image.Image:
-    return Image.fromarray(window.apply(draw_phantom(LABELS[seed % 3], seed, 0.0, size=size))).convert("RGB")
+    return Image.fromarray(window.apply(draw_phantom(LABELS[seed % len(LABELS)], seed, 0.0, size=size))).convert("RGB")
 
 
 @pytest.mark.parametrize("size", [64, 96, 128, 192, 224, 256, 300, 512])
@@ -58,8 +61,9 @@ def test_framing_keeps_a_slice_a_slice(benchmark: ModuleType) -> None:
 
 def test_everything_drawn_gets_its_code(benchmark: ModuleType) -> None:
     right: dict[str, list[bool]] = {}
+    limits = benchmark.phantom_limits()
     for name, expected, picture in benchmark.drawn():
-        reason = InputReport(ordered(check_picture(picture).codes)).reason
+        reason = InputReport(ordered(check_picture(picture, limits=limits).codes)).reason
         right.setdefault(name, []).append(reason == expected)
     assert len(right) > 12
     for name, hits in right.items():
@@ -134,6 +138,23 @@ def test_otsu_agrees_with_its_definition() -> None:
     assert between(otsu(grey[None])) == pytest.approx(max(map(between, range(255))))
 
 
+def test_edges_of_the_scanners_table_are_no_text() -> None:
+    for seed in range(4):
+        picture = phantom(seed, 512).convert("L")
+        pen = ImageDraw.Draw(picture)
+        # Two shells and a rail that cross: thin bright lines in all directions, as exports of whole scans show them.
+        for rise in (0, 7, 14):
+            pen.line(
+                [(0, 425 + rise), (90, 470 + rise), (256, 490 + rise), (422, 470 + rise), (511, 425 + rise)], 255, 2
+            )
+        for x in range(4, 40, 6):
+            pen.line([(x, 420), (x + 14, 455)], 255, 2)
+        assert check_picture(picture, limits=SCHEMA_1_LIMITS).codes == {"burned-in-text"}  # as it used to be
+        assert check_picture(picture).codes == set()
+        pen.text((6, 6), "SURNAME FIRST 1961\nHOSPITAL 4711\nSE 3 IM 17", 255)
+        assert check_picture(picture).codes == {"burned-in-text"}
+
+
 def test_even_bands_are_cut_off() -> None:
     picture = phantom(0, 128)
     framed = Image.new("RGB", (128, 254), (124, 116, 104))
@@ -170,7 +191,12 @@ def test_wrong_inputs_are_caught() -> None:
 @pytest.mark.slow
 def test_the_benchmark_prints_and_writes_its_rates(tmp_path: Path) -> None:
     phantom(0, 128).save(tmp_path / "slice.png")
-    command = [sys.executable, str(SCRIPT), "--slices", str(tmp_path), "--json", str(tmp_path / "rates.json")]
+    for seed in range(1, 6):
+        phantom(seed, 128).save(tmp_path / f"slice {seed}.png")
+    folder = str(tmp_path)
+    command = [sys.executable, str(SCRIPT), "--model", folder, "--slices", folder, "--json", f"{folder}/rates.json"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and "should be" in done.stdout, done.stderr
-    assert '"milliseconds_median"' in (tmp_path / "rates.json").read_text()
+    assert "refused on average" in done.stdout
+    rates = json.loads((tmp_path / "rates.json").read_text())
+    assert rates["milliseconds_median"] > 0 and len(rates["halves"]) == 40 and rates["input_limits"]["slices"] == 6
