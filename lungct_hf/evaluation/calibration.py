@@ -130,7 +130,7 @@ def candidate_blocks(
 
 def held_out_losses(logits: np.ndarray, labels: np.ndarray, groups: np.ndarray, blocks: Blocks) -> np.ndarray:
     """(N,) the log loss of each slice under temperatures that were fitted without its fold of the groups."""
-    fold, truth = _folds(labels, groups, logits.shape[1]), _softened(labels, groups, logits.shape[1])
+    fold, truth = folds_of(labels, groups, logits.shape[1]), _softened(labels, groups, logits.shape[1])
     losses = np.zeros(len(labels))
     for one in np.unique(fold):
         out = fold == one
@@ -161,7 +161,7 @@ def _ordered(blocks: list[list[int]]) -> Blocks:
     return tuple(sorted(tuple(sorted(block)) for block in blocks))
 
 
-def _folds(labels: np.ndarray, groups: np.ndarray, classes: int) -> np.ndarray:
+def folds_of(labels: np.ndarray, groups: np.ndarray, classes: int) -> np.ndarray:
     """(N,) a fold for each group, the groups of a class dealt out in turn, the largest first."""
     names, place = np.unique(groups, return_inverse=True)
     counts = np.zeros((len(names), classes), np.int64)
