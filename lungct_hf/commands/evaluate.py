@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
+from ..cohort.class_map import HELP as CLASSES
 from ..errors import LungCTError, UsageError, require
 from ..files import write_json
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..classes import Classes
     from ..cohort import Cohort
     from ..evaluation import Report
 
@@ -31,6 +35,13 @@ def evaluate(
     split: Annotated[
         Path | None, typer.Option(help="With --data: a split manifest; only its test slices are judged.")
     ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(help=f"With --data: which of the model's classes the data's names mean, as {CLASSES}."),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="With --data: table of labels by file, SOP instance, series, study or patient.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write metrics.json, plots and report.html to this folder.")
     ] = None,
@@ -42,8 +53,9 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json instead of the tables.")] = False,
 ) -> None:
     """Judge a model: grouped and image-level figures with intervals, beside what no learning reaches."""
-    if data is None and (split is not None or grouping is not None):
-        raise UsageError("--split and --grouping belong to --data. Fix: name the data set as well.")
+    of_data = {"--split": split, "--grouping": grouping, "--classes": classes, "--labels": labels}
+    if data is None and (alone := [flag for flag, value in of_data.items() if value is not None]):
+        raise UsageError(f"{' and '.join(alone)} belong to --data. Fix: name the data set as well.")
     if split is not None and grouping is not None:
         raise UsageError("A split manifest has its own groups. Fix: leave --grouping out.")
     if output is not None and output.is_file():
@@ -58,7 +70,9 @@ def evaluate(
         report, name, differences = _stored(model, replicates)
         cohort, source = None, None
     else:
-        report, name, cohort = _fresh(model, data, split, grouping, on_bad_file, replicates, not as_json)
+        wanted: dict[str, Any] = {"grouping": grouping, "on_bad_file": on_bad_file, "progress": not as_json}
+        wanted |= {"labels": None if labels is None else str(labels)}
+        report, name, cohort = _fresh(model, data, split, classes, replicates, wanted)
         differences, source = None, cohort.source
     if output is not None:
         _write(report, output, name, source, cohort)
@@ -102,12 +116,14 @@ def _fresh(
     model: str,
     data: str,
     manifest: Path | None,
-    grouping: str | None,
-    on_bad_file: str,
+    asked: str | None,
     replicates: int,
-    progress: bool,
+    wanted: dict[str, Any],
 ) -> tuple[Report, str, Cohort]:
-    """The report from predicting `data` now. Groups that the model was trained on are left out and counted."""
+    """The report from predicting `data` now. Groups that the model was trained on are left out and counted.
+
+    `asked` is what --classes says; `wanted` are the other arguments of load_cohort.
+    """
     require("torch", "train")
     from ..cohort import Split, load_cohort, make_split
     from ..evaluation import evaluate_predictions, read_predictions, write_predictions
@@ -118,16 +134,9 @@ def _fresh(
     classifier = LungCTClassifier.from_pretrained(model)
     repo = classifier.repo
     assert repo is not None  # it was loaded from somewhere
-    skip = cast(Literal["refuse", "skip"], on_bad_file)
-    contract = repo.contract
-    cohort = load_cohort(
-        data,
-        classes=contract.classes,
-        window=contract.window,
-        grouping=grouping,
-        on_bad_file=skip,
-        progress=progress,
-    )
+    contract, progress = repo.contract, wanted["progress"]
+    cohort = load_cohort(data, classes=asked or contract.classes, window=contract.window, **wanted)
+    cohort = _in_classes_of(contract.classes, cohort)
     split = make_split(cohort, str(manifest)) if manifest is not None else None
     own = Split.read(repo.file(SPLIT), repo.classes) if repo.has(SPLIT) else None
     seen, known = known_slices(cohort, split, own) if own else (set(), set())
@@ -157,6 +166,20 @@ def _fresh(
     report.metrics["other_slices_of_seen_groups"] = len(left_out) - same
     report.metrics["training_slices_known"] = own is not None
     return report, classifier.name, cohort
+
+
+def _in_classes_of(classes: Classes, cohort: Cohort) -> Cohort:
+    """The cohort with its labels as numbers of the model's classes. Raises UsageError for one that the model lacks."""
+    if cohort.classes.names == classes.names:
+        return replace(cohort, classes=classes)
+    means = {name: classes.find(name) for name in cohort.classes}
+    if unknown := [name for name, label in means.items() if label is None]:
+        raise UsageError(
+            f'The model does not know the class "{unknown[0]}"; it tells {", ".join(classes)} apart. Fix: say which '
+            f'of them it is, for example --classes "{unknown[0]} -> {classes[0]}; ...".'
+        )
+    number = np.array([classes.index(str(label)) for label in means.values()])
+    return replace(cohort, classes=classes, labels=number[cohort.labels])
 
 
 def _write(report: Report, folder: Path, name: str, source: str | None, cohort: Cohort | None) -> None:
@@ -199,6 +222,8 @@ def _show(
         show(f"Leak gap: image-level minus {protocol}, points", gap, "answers by", "balanced accuracy", "accuracy")
     show(f"The model, {protocol}", tables.figure_rows(metrics), "", "slices", "cases")
     show("Classes, %", tables.class_rows(metrics), *tables.class_columns(metrics))
+    if operating := tables.operating_rows(metrics):
+        show(f"Operating points: {tables.operating_title(metrics)}", operating, "", "slices", "cases")
     for note in tables.notes(metrics):
         console.print(f"- {note}", markup=False)
     if differences == []:

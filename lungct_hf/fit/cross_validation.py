@@ -197,6 +197,8 @@ def print_evidence(evidence: Evidence, folder: Path) -> None:
     _show(console, comparison, "balanced accuracy, %", "slices", "cases")
     _show(console, tables.figure_rows(metrics), "the model", "slices", "cases")
     _show(console, tables.class_rows(metrics), *("classes, %", *tables.class_columns(metrics)[1:]))
+    if operating := tables.operating_rows(metrics):
+        _show(console, operating, tables.operating_title(metrics), "slices", "cases")
     for note in tables.notes(metrics):
         console.print(f"- {note}", markup=False)
     console.print(f"- {SENTENCE}", markup=False)

@@ -174,7 +174,7 @@ def test_the_contract_keeps_them(tmp_path: Path, of_lung: InputLimits) -> None:
     assert ModelRepo(write(tmp_path, Contract("mobilenetv2_100", classes))).contract.limits is None
     for broken in ({"slices": 1}, {"slices": 1, "ranges": {"age": [0, 1]}}, {"slices": 1, "ranges": 7}):
         with pytest.raises(LungCTError, match="incomplete"):
-            ModelRepo(write(tmp_path, contract, input_limits=broken)).contract
+            assert ModelRepo(write(tmp_path, contract, input_limits=broken)).contract
 
 
 def test_models_of_schema_1_check_as_they_always_did(tmp_path: Path) -> None:
