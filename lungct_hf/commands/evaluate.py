@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from ..classes import HELP as CLASSES
@@ -171,6 +170,8 @@ def _fresh(
 
 def _in_classes_of(classes: Classes, cohort: Cohort) -> Cohort:
     """The cohort with its labels as numbers of the model's classes. Raises UsageError for one that the model lacks."""
+    import numpy as np
+
     if cohort.classes.names == classes.names:
         return replace(cohort, classes=classes)
     means = {name: classes.find(name) for name in cohort.classes}
