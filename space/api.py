@@ -1,13 +1,15 @@
-"""The three named endpoints, with typed answers; as MCP tools they are known by the same docstrings."""
+"""The named endpoints, with typed answers; as MCP tools they are known by the same docstrings."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from lungct_hf.errors import LungCTError
+from lungct_hf.runtime.prediction import ABSTAIN, ERROR, REFUSED
 from lungct_hf.serving.service import Service
 from uploads import slice_file as upload
 from uploads import told
@@ -19,56 +21,82 @@ def _or_null(kind: str) -> dict[str, Any]:
 
 
 _NUMBER, _MAYBE, _TEXT = _or_null("number"), _or_null("string"), {"type": "string"}
-_DECISION = {"enum": ["normal", "benign", "malignant", "abstain", "refused", "error"]}
-_CHANCES = {f"p_{label}": _NUMBER for label in ("normal", "benign", "malignant")}
+_NAMES = {"type": "array", "items": _TEXT}
 _ORIGIN = {"model": _TEXT, "revision": _MAYBE, "version": _MAYBE, "notice": _TEXT}
-_ROW = {
-    "file": _TEXT,
-    "frame": {"type": "integer"},
-    "decision": _DECISION,
-    "reason": _MAYBE,
-    **_CHANCES,
-    "revision": _MAYBE,
-    "forced": {"type": "boolean"},
-}
-SLICE = {
-    **_ROW,
-    "confidence": _NUMBER,
-    "distance": _NUMBER,
-    "series": _MAYBE,
-    "position": _NUMBER,
-    "detail": _MAYBE,
-    "report": _or_null("object"),
-    **_ORIGIN,
-}
-STUDY = {
-    "decision": _DECISION,
-    "reason": _MAYBE,
-    **_CHANCES,
-    "confidence": _NUMBER,
-    "distance": _NUMBER,
-    "used": {"type": "integer"},
-    "series": {"type": "integer"},
-    **_ORIGIN,
-    "slices": {"type": "array", "items": {"type": "object", "properties": _ROW}},
-}
-MODEL = {
-    **_ORIGIN,
-    "package_version": _TEXT,
-    "labels": {"type": "array", "items": _TEXT},
-    "window": {"type": "object"},
-    "results": _or_null("object"),
-    "versions": {"type": "object"},
-    "self_test": {"type": "object"},
-}
+Properties = dict[str, Any]
 
 
-def answer(properties: dict[str, Any]) -> gr.JSON:
-    """A gr.JSON whose schema the API page, the clients and MCP can read."""
+def _row(labels: Sequence[str]) -> Properties:
+    """A slice in a table. Without labels there is no model yet whose classes could be told."""
+    return {
+        "file": _TEXT,
+        "frame": {"type": "integer"},
+        "decision": {"enum": [*labels, ABSTAIN, REFUSED, ERROR]} if labels else _TEXT,
+        "reason": _MAYBE,
+        **{f"p_{label}": _NUMBER for label in labels},
+        "revision": _MAYBE,
+        "forced": {"type": "boolean"},
+    }
+
+
+def _slice(labels: Sequence[str]) -> Properties:
+    return {
+        **_row(labels),
+        "confidence": _NUMBER,
+        "distance": _NUMBER,
+        "series": _MAYBE,
+        "position": _NUMBER,
+        "detail": _MAYBE,
+        "report": _or_null("object"),
+        **_ORIGIN,
+    }
+
+
+def _study(labels: Sequence[str]) -> Properties:
+    row = _row(labels)
+    return {
+        **{name: kind for name, kind in row.items() if name not in ("file", "frame", "revision", "forced")},
+        "confidence": _NUMBER,
+        "distance": _NUMBER,
+        "used": {"type": "integer"},
+        "series": {"type": "integer"},
+        **_ORIGIN,
+        "slices": {"type": "array", "items": {"type": "object", "properties": row}},
+    }
+
+
+def _model(_: Sequence[str]) -> Properties:
+    return {
+        **_ORIGIN,
+        "package_version": _TEXT,
+        "labels": _NAMES,
+        "positive": _NAMES,
+        "window": {"type": "object"},
+        "results": _or_null("object"),
+        "versions": {"type": "object"},
+        "self_test": {"type": "object"},
+    }
+
+
+def _answer(service: Service, properties: Callable[[Sequence[str]], Properties]) -> gr.JSON:
+    """A gr.JSON whose schema the API page, the clients and MCP can read; it names the classes that are served."""
     component = gr.JSON(label="Answer")
-    schema = {"type": "object", "properties": properties, "required": list(properties)}
-    component.api_info = lambda: schema
+
+    def schema() -> dict[str, Any]:
+        found = properties(service.labels)
+        # Another version of the model may have other classes.
+        required = [name for name in found if not name.startswith("p_")]
+        return {"type": "object", "properties": found, "required": required}
+
+    component.api_info = schema
     return component
+
+
+def describe_again(page: gr.Blocks) -> None:
+    """Let a page that was launched without a model tell the schemas of the one that has come; Gradio keeps the old."""
+    page.config = page.get_config_file()
+    page.app.api_info = page.app.all_app_info = None
+    page.app.page_api_info.clear()
 
 
 def add_endpoints(service: Service) -> None:
@@ -77,9 +105,9 @@ def add_endpoints(service: Service) -> None:
     def predict(slice_file: str | None, version: str = "", force: bool = False) -> dict[str, Any]:
         """Class probabilities of one axial lung CT slice, or why there are none. Research only, never a diagnosis.
 
-        The answer's "decision" is normal, benign or malignant, or: "abstain" (the model does not know; "reason" says
-        why), "refused" (the file is no slice it can judge), "error" (the file cannot be read). p_normal, p_benign and
-        p_malignant are calibrated probabilities and null where there was no answer. Pass the "notice" on.
+        The answer's "decision" is one of the model's classes ("labels" of /model_info), or: "abstain" (the model does
+        not know; "reason" says why), "refused" (the file is no slice it can judge), "error" (the file cannot be read).
+        p_CLASS is the calibrated probability of a class, null where there was no answer. Pass the "notice" on.
 
         Args:
             slice_file: One slice: DICOM, PNG, JPEG, TIFF, WebP, BMP or NIfTI. Pictures must be in the lung window.
@@ -123,10 +151,10 @@ def add_endpoints(service: Service) -> None:
         version, force = gr.Textbox("", label="Version"), gr.Checkbox(False, label="Answer even when refused")
         asked = {"show_progress": "hidden", "concurrency_limit": 16}
         for endpoint, inputs, properties in (
-            (predict, [one, version, force], SLICE),
-            (predict_study, [many, version, force], STUDY),
-            (model_info, [version], MODEL),
+            (predict, [one, version, force], _slice),
+            (predict_study, [many, version, force], _study),
+            (model_info, [version], _model),
         ):
             name = endpoint.__name__
             limit = {"concurrency_limit": 2} if endpoint is predict_study else {}
-            gr.Button(name).click(endpoint, inputs, answer(properties), api_name=name, **(asked | limit))
+            gr.Button(name).click(endpoint, inputs, _answer(service, properties), api_name=name, **(asked | limit))

@@ -14,7 +14,7 @@ from lungct_hf import __version__
 from lungct_hf.errors import LungCTError
 from lungct_hf.serving.record import Evidence
 from lungct_hf.serving.service import Service
-from wording import alert, html, signed, training_warning
+from wording import alert, badge, html, signed, training_warning
 
 _INITS = {
     None: "not recorded",
@@ -120,8 +120,11 @@ def _facts(service: Service, version: str, evidence: Evidence) -> str:
         f"passed: {test.slices} known slices, largest difference of a logit {test.deviation:.1g}"
     )
     window, size = contract.window, contract.preprocessing.size
+    disease = {label: " counts as disease" for label in contract.classes.positive}
+    named = [f"<li>{badge(label, contract.classes)}{disease.get(label, '')}</li>" for label in contract.classes]
     facts = {
         "Name": name,
+        "Classes": f'<ul class="lc-legend">{"".join(named)}</ul>',
         "Version": escape(served.version or "none"),
         "Revision": commit,
         "Trained on": escape(_trained_on(info["data"])),

@@ -1,4 +1,4 @@
-"""The page: notice, state of the model, three tabs, and the endpoints behind them."""
+"""The page: notice, state of the model, the tabs, and the endpoints behind them."""
 
 from __future__ import annotations
 

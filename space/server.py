@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from api import describe_again
 from lungct_hf.errors import LungCTError
 from lungct_hf.serving.guard import Guard
 from lungct_hf.serving.keeper import Keeper
@@ -117,7 +118,12 @@ def serve(page: gr.Blocks, keeper: Keeper, *, host: str, port: int, calls_a_minu
             print(f"warning: {keeper.problem} The page says so; trying again.", file=sys.stderr, flush=True)
         if problem := getattr(page, "mcp_error", None):
             print(f"warning: no MCP tools: {problem}", file=sys.stderr, flush=True)
+        if is_ready := keeper.status == "ready":
+            describe_again(page)
         print(f"Running on local URL: {page.local_url} (Ctrl-C stops it)", flush=True)
+        if not is_ready:
+            keeper.wait_until_ready()
+            describe_again(page)
         threading.Event().wait()
     finally:
         page.close(verbose=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,15 @@ import gradio as gr
 
 from lungct_hf import Prediction
 from lungct_hf.errors import LungCTError
-from lungct_hf.labels import LABELS
 from lungct_hf.runtime.overlay import heat_layer
-from lungct_hf.serving.service import Phantom, Service, Source
+from lungct_hf.serving.service import Phantom, Service, Source, phantom_examples
 from lungct_hf.slices.source import Frame
 from lungct_hf.slices.window import VIEWING, Window
 from uploads import slice_file
 from wording import KINDS, alert, data_uri, html, prediction_html, signed
 
 _NONE = '<p class="lc-empty">No result yet. Choose a file or one of the phantoms.</p>'
-_HINT = f'<p class="lc-small">One axial slice: {KINDS}. Or a drawing with a known answer:</p>'
+_HINT = f'<p class="lc-small">One axial slice: {KINDS}. Or a drawing, of which it is known what it shows:</p>'
 _NO_PICTURE = '<div class="lc-viewer lc-none"><p>No slice yet</p></div>'
 _MODEL_WINDOW = "as the model sees it"
 # A screen reader says the result when it comes; on a phone it is scrolled into view.
@@ -48,10 +48,10 @@ def build_slice_tab(service: Service, version: gr.State) -> None:
             upload = slice_file(label="Slice file", height=150, elem_id="slice-file")
             gr.HTML(**html(_HINT))
             with gr.Row(elem_classes="lc-examples"):
-                examples = [
-                    gr.Button(f"{label} phantom", size="sm", min_width=80, elem_id=f"example-{label}")
-                    for label in LABELS
-                ]
+                examples = {
+                    phantom: gr.Button(f"Phantom: {phantom.nodule}", size="sm", min_width=80, elem_id=f"example-{n}")
+                    for n, phantom in enumerate(phantom_examples())
+                }
             force = gr.Checkbox(label="Answer even when the input check refuses the slice", elem_id="force")
             result = gr.HTML(_NONE, js_on_load=_ANNOUNCE, elem_id="result", padding=False)
             with gr.Accordion("The same answer as JSON", open=False):
@@ -71,12 +71,13 @@ def build_slice_tab(service: Service, version: gr.State) -> None:
 
     outputs = [result, viewer, answer, shown, window, preset, center, width]
 
-    def show(source: Source, version: str, force: bool, known: str | None = None) -> dict[Any, Any]:
+    def show(source: Source, version: str, force: bool) -> dict[Any, Any]:
         found, one = service.slice(source, version=version, force=force)
-        own = service.served(version).model.contract.window
-        said = prediction_html(one)
-        if known:
-            said += f'<p class="lc-small lc-known">Known answer: this phantom was drawn as <b>{known}</b>.</p>'
+        contract = service.served(version).model.contract
+        own = contract.window
+        said = prediction_html(one, contract.classes)
+        if isinstance(source, Phantom):
+            said += f'<p class="lc-small lc-known">This phantom shows: <b>{source.nodule}</b>.</p>'
         reset = {
             result: said,
             answer: service.slice_json(one, version),
@@ -100,11 +101,11 @@ def build_slice_tab(service: Service, version: gr.State) -> None:
     def nothing() -> dict[Any, Any]:
         return {result: _NONE, viewer: _NO_PICTURE, answer: None, shown: None, window: gr.Group(visible=False)}
 
-    def carefully(source: Source | None, version: str, force: bool, known: str | None = None) -> dict[Any, Any]:
+    def carefully(source: Source | None, version: str, force: bool) -> dict[Any, Any]:
         if source is None:
             return nothing()
         try:
-            return show(source, version, force, known)
+            return show(source, version, force)
         except LungCTError as error:
             return nothing() | {result: alert(str(error))}
 
@@ -113,7 +114,7 @@ def build_slice_tab(service: Service, version: gr.State) -> None:
 
     def again(now: Shown | None, file: str | None, version: str, force: bool) -> dict[Any, Any]:
         if now is not None and isinstance(now.source, Phantom):
-            return carefully(now.source, version, force, now.source.label)
+            return carefully(now.source, version, force)
         return uploaded(file, version, force)
 
     def view(now: Shown | None, center: float, width: float) -> Any:
@@ -135,10 +136,10 @@ def build_slice_tab(service: Service, version: gr.State) -> None:
     upload.change(None, None, [result, answer], js=f"() => [{_NONE!r}, null]", **private)
     upload.change(uploaded, [upload, version, force], outputs, trigger_mode="always_last", **asked)
     force.input(again, [shown, upload, version, force], outputs, trigger_mode="always_last", **asked)
-    for button, label in zip(examples, LABELS, strict=True):
+    for phantom, button in examples.items():
 
-        def example(version: str, force: bool, label: str = label) -> dict[Any, Any]:
-            return carefully(Phantom(label), version, force, label)
+        def example(version: str, force: bool, phantom: Phantom = phantom) -> dict[Any, Any]:
+            return carefully(phantom, version, force)
 
         button.click(example, [version, force], outputs, **asked)
     opacity.change(None, opacity, None, js=_OPACITY, **private)
@@ -162,7 +163,7 @@ def _viewer(source: str, now: Shown, window: Window) -> str:
     picture = f'<img src="{source}" alt="The slice, {width} by {height} pixels">'
     panels = f'<figure class="lc-viewer">{picture}<figcaption>{own}</figcaption></figure>'
     if now.heat:
-        about = f"what spoke for {now.label}"
+        about = escape(f"what spoke for {now.label}")
         panels += (
             f'<figure class="lc-viewer"><img src="{source}" alt=""><img class="lc-heat" src="{now.heat}" '
             f'alt="Heat map over the slice: {about}"><figcaption>Heat map: {about}</figcaption></figure>'

@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from lungct_hf import Prediction
+from lungct_hf.classes import Classes
 from lungct_hf.errors import LungCTError
 from lungct_hf.runtime import Study
 from lungct_hf.runtime.overlay import heat_layer
@@ -19,7 +20,7 @@ from lungct_hf.serving.service import Service, Source, phantom_study
 from lungct_hf.serving.tables import study_csv
 from lungct_hf.slices.source import Frame, Unreadable
 from uploads import slice_file
-from wording import NAMES, SHAPES, alert, badge, data_uri, decision_html, html, prediction_html
+from wording import NO_CLASS, alert, badge, data_uri, decision_html, html, mark, name_of, prediction_html
 
 _NONE = '<p class="lc-empty">No study yet. Choose a zip archive, several files, or the phantom study.</p>'
 _THUMB, _LARGE = 96, 400  # pixels
@@ -72,16 +73,17 @@ def build_study_tab(service: Service, version: gr.State) -> None:
         pictures: dict[int, str] = {}
 
         def keep(found: Frame | Unreadable, one: Prediction) -> None:
-            pictures[id(one)] = _slice_html(found, one)
+            pictures[id(one)] = _slice_html(found, one, classes)
 
         def tell(done: int, total: int | None) -> None:
             progress((done, max(total or 0, done) or None), desc=f"{done} slices read", unit="slices")
 
         try:
+            classes = service.served(version).model.contract.classes
             study = service.study(sources, version=version, progress=tell, keep=keep)
         except LungCTError as error:
             return alert(str(error))
-        return study_html(study, pictures, service.study_json(study, version))
+        return study_html(study, classes, pictures, service.study_json(study, version))
 
     def uploaded(paths: list[str] | None, version: str, progress: gr.Progress = gr.Progress()) -> str:  # noqa: B008
         return read([Path(path) for path in paths], version, progress) if paths else _NONE
@@ -94,24 +96,24 @@ def build_study_tab(service: Service, version: gr.State) -> None:
     example.click(phantoms, [version], result, **asked)
 
 
-def _slice_html(found: Frame | Unreadable, one: Prediction) -> str:
+def _slice_html(found: Frame | Unreadable, one: Prediction, classes: Classes) -> str:
     """The picture of an opened slice and what is said about it. Small copies: the page holds hundreds."""
     if not isinstance(found, Frame):
-        return prediction_html(one)
+        return prediction_html(one, classes)
     picture = f'<img src="{data_uri(found.pixels, _LARGE, "JPEG")}" alt="The slice">'
     if one.cam is not None:
         layer = heat_layer(one.cam, *found.pixels.size)
         picture += f'<img class="lc-heat" src="{data_uri(layer, 40)}" alt="Heat map over it">'
     thumb = data_uri(found.pixels, _THUMB, "JPEG")
-    return f'<!--{thumb}--><figure class="lc-viewer">{picture}</figure><div>{prediction_html(one)}</div>'
+    return f'<!--{thumb}--><figure class="lc-viewer">{picture}</figure><div>{prediction_html(one, classes)}</div>'
 
 
-def study_html(study: Study, pictures: dict[int, str], answer: dict[str, Any]) -> str:
+def study_html(study: Study, classes: Classes, pictures: dict[int, str], answer: dict[str, Any]) -> str:
     """The decision, the downloads, the strip, and the first slice opened."""
     detail = None if study.used or study.decision == "abstain" else "None of the slices could be judged."
-    case = decision_html(study.decision, study.reason, detail, study.probabilities, of="case")
-    counts = {name: sum(one.decision == name for one in study.slices) for name in SHAPES}
-    legend = "".join(f"<li>{badge(name)} {count}</li>" for name, count in counts.items() if count)
+    case = decision_html(study.decision, study.reason, detail, study.probabilities, classes, of="case")
+    counts = {name: sum(one.decision == name for one in study.slices) for name in (*classes, *NO_CLASS)}
+    legend = "".join(f"<li>{badge(name, classes)} {count}</li>" for name, count in counts.items() if count)
     several = (
         f'<p class="lc-alert" role="alert">These slices come from {study.series} different scans; one decision for '
         "several scans means little.</p>"
@@ -123,12 +125,11 @@ def study_html(study: Study, pictures: dict[int, str], answer: dict[str, Any]) -
         inner = pictures.get(id(one), "")
         source, _, rest = inner.partition("-->") if inner.startswith("<!--") else ("", "", inner)
         image = f'<img src="{source[4:]}" alt="">' if source else '<span class="lc-nothing"></span>'
-        name = NAMES.get(one.decision, one.decision)
+        name, (shape, colour) = escape(name_of(one.decision)), mark(one.decision, classes)
         thumbs.append(
-            f'<button type="button" class="lc-thumb lc-{one.decision}" aria-controls="lc-slice-{number}" '
+            f'<button type="button" class="lc-thumb {colour}" aria-controls="lc-slice-{number}" '
             f'aria-pressed="{str(number == 1).lower()}" aria-label="Slice {number} of {len(study.slices)}: {name}">'
-            f'{image}<span class="lc-mark">{number} <span aria-hidden="true">{SHAPES[one.decision]}</span> '
-            f"{escape(name)}</span></button>"
+            f'{image}<span class="lc-mark">{number} <span aria-hidden="true">{shape}</span> {name}</span></button>'
         )
         file = f"{one.file} ({one.frame})" if one.frame else one.file
         place = f", {one.position:g} mm" if one.series and one.position is not None else ""

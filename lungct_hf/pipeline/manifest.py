@@ -37,7 +37,7 @@ class Tally:
 
     @property
     def sentence(self) -> str:
-        """Such as "12 slices: 9 malignant, 2 abstain, 1 error"."""
+        """Such as "12 rows: 9 CLASS, 2 abstain, 1 error"."""
         parts = ", ".join(f"{count:,} {name}" for name, count in self.decisions.most_common())
         return f"{self.decisions.total():,} rows: {parts or 'nothing'}"
 

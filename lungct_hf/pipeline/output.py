@@ -5,19 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import UsageError, require
-from ..labels import LABELS
-from ..runtime.prediction import COLUMNS
+from ..runtime.prediction import columns
 
 FORMATS = ("table", "csv", "json", "parquet")
 _SUFFIXES = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
 _ROW_GROUP = 10_000  # rows
-_NAME = 60  # characters of a file's name in a table
+_NAME, _DECISION = 60, 30  # characters of a file's name and of a decision in a table
+_CHANCES = 60  # characters that the probabilities of all classes may take there
+_TOP = 3  # classes that are shown where they take more
 
 Row = Mapping[str, Any]
 
@@ -37,36 +38,38 @@ def choose_format(wanted: str | None, output: Path | None) -> str:
     return chosen
 
 
-def write_rows(rows: Iterable[Row], form: str, handle: BinaryIO) -> None:
+def write_rows(rows: Iterable[Row], form: str, handle: BinaryIO, classes: Sequence[str]) -> None:
     """Write rows to a binary file, never holding more than a part of them.
 
-    `rows` are as `Prediction.to_json` or `Study.to_json` makes them; all formats but JSON keep only COLUMNS.
+    `rows` are as `Prediction.to_json` or `Study.to_json` makes them for a model with these classes. All formats but
+    JSON keep only `columns(classes)`, and of many classes a table shows only the most probable ones.
     """
     if form == "parquet":
-        _write_parquet(rows, handle)
+        _write_parquet(rows, handle, classes)
         return
-    lines = {"table": _table, "csv": _csv, "json": _json}[form](rows)
+    lines = {"table": _table, "csv": _csv, "json": _json}[form](rows, classes)
     for line in lines:
         handle.write(line.encode("utf-8", "replace"))
 
 
-def flat(study: Row) -> Iterator[dict[str, Any]]:
+def flat(study: Row, classes: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The rows of a study (`Study.to_json` with its `file`), then the case as a row without a frame number."""
     yield from study["slices"]
-    yield {name: study.get(name) for name in COLUMNS} | {"forced": any(row["forced"] for row in study["slices"])}
+    case = {name: study.get(name) for name in columns(classes)}
+    yield case | {"forced": any(row["forced"] for row in study["slices"])}
 
 
-def _json(rows: Iterable[Row]) -> Iterator[str]:
+def _json(rows: Iterable[Row], _: Sequence[str]) -> Iterator[str]:
     yield "["
     for number, row in enumerate(rows):
         yield ("," if number else "") + "\n" + json.dumps(row, ensure_ascii=False, allow_nan=False)
     yield "\n]\n"
 
 
-def _csv(rows: Iterable[Row]) -> Iterator[str]:
-    buffer = io.StringIO()
+def _csv(rows: Iterable[Row], classes: Sequence[str]) -> Iterator[str]:
+    buffer, names = io.StringIO(), columns(classes)
     writer = csv.writer(buffer, lineterminator="\n")
-    for values in chain([COLUMNS], ([_cell(row[name]) for name in COLUMNS] for row in rows)):
+    for values in chain([names], ([_cell(row[name]) for name in names] for row in rows)):
         writer.writerow(values)
         yield buffer.getvalue()
         buffer.seek(0)
@@ -77,34 +80,45 @@ def _cell(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else value
 
 
-def _table(rows: Iterable[Row]) -> Iterator[str]:
-    """Lines that fit a terminal; the middle of a long name is left out."""
+def _table(rows: Iterable[Row], classes: Sequence[str]) -> Iterator[str]:
+    """Lines that fit a terminal; the middle of a long name is left out, and so are improbable ones of many classes."""
     rows = iter(rows)
     first = list(islice(rows, 200))
     width = max([4, *(min(len(row["file"]), _NAME) for row in first)])
     reason = max([6, *(len(row["reason"] or "") for row in first)])
-    head = [f"{'file':{width}}", "frame", f"{'decision':9}", f"{'reason':{reason}}", *(f"p_{name}" for name in LABELS)]
-    yield "  ".join([*head, "revision"]) + "\n"
+    decision = max(9, *(min(len(name), _DECISION) for name in classes))
+    fits = sum(len(name) + 4 for name in classes) <= _CHANCES
+    chances = [f"p_{name}" for name in classes] if fits else ["most probable"]
+    head = [f"{'file':{width}}", "frame", f"{'decision':{decision}}", f"{'reason':{reason}}"]
+    # Their width varies from row to row, so the most probable ones stand last.
+    yield "  ".join([*head, *chances, "revision"] if fits else [*head, "revision", *chances]) + "\n"
     for row in chain(first, rows):
-        name = row["file"]
-        short = name if len(name) <= width else f"{name[: width // 3]}…{name[-(width - width // 3 - 1) :]}"
-        cells = [f"{short:{width}}", f"{'all' if row['frame'] is None else row['frame']:>5}"]
-        cells += [f"{row['decision']:9}", f"{(row['reason'] or '') + ('*' if row['forced'] else ''):{reason}}"]
-        for label in LABELS:
-            value = row[f"p_{label}"]
-            cells.append(f"{'' if value is None else format(value, '.3f'):>{len(label) + 2}}")
-        yield "  ".join([*cells, (row["revision"] or "-")[:8]]).rstrip() + "\n"
+        cells = [f"{_short(row['file'], width):{width}}", f"{'all' if row['frame'] is None else row['frame']:>5}"]
+        cells += [f"{_short(row['decision'], decision):{decision}}"]
+        cells += [f"{(row['reason'] or '') + ('*' if row['forced'] else ''):{reason}}"]
+        revision, values = (row["revision"] or "-")[:8], {name: row[f"p_{name}"] for name in classes}
+        if fits:
+            cells += [f"{'' if p is None else format(p, '.3f'):>{len(name) + 2}}" for name, p in values.items()]
+            cells += [revision]
+        else:
+            top = sorted((-p, name) for name, p in values.items() if p is not None)[:_TOP]
+            cells += [f"{revision:8}", ", ".join(f"{_short(name, _DECISION)} {-p:.3f}" for p, name in top)]
+        yield "  ".join(cells).rstrip() + "\n"
 
 
-def _write_parquet(rows: Iterable[Row], handle: BinaryIO) -> None:
+def _short(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width // 3]}…{text[-(width - width // 3 - 1) :]}"
+
+
+def _write_parquet(rows: Iterable[Row], handle: BinaryIO, classes: Sequence[str]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds = {name: pa.string() for name in COLUMNS} | {"frame": pa.int32(), "forced": pa.bool_()}
-    kinds |= {f"p_{label}": pa.float64() for label in LABELS}
+    kinds = {name: pa.string() for name in columns(classes)} | {"frame": pa.int32(), "forced": pa.bool_()}
+    kinds |= {f"p_{name}": pa.float64() for name in classes}
     schema = pa.schema(kinds)
     rows = iter(rows)
     with pq.ParquetWriter(handle, schema) as writer:
         while part := list(islice(rows, _ROW_GROUP)):
-            columns = {name: [row[name] for row in part] for name in COLUMNS}
-            writer.write_table(pa.table(columns, schema=schema))
+            table = {name: [row[name] for row in part] for name in kinds}
+            writer.write_table(pa.table(table, schema=schema))

@@ -78,7 +78,7 @@ def predict_files(
                 )
             tally = Tally()
             rows = _in_order(model, journal, units, groups, sources, options, tally)
-            _write(_shaped(rows, form, options.study), form, output)
+            _write(_shaped(rows, form, options.study, model.labels), form, output, model.labels)
             seconds = progress.seconds
             manifest = {
                 "model": model.name,
@@ -148,6 +148,7 @@ def _header(model: LungCT, folder: Path | None, options: Options) -> dict[str, A
     return {
         "journal": 1,
         "model": identity_of(model, folder),
+        "classes": list(model.labels),
         "backend": model.backend,
         "versions": versions(),
         "force": options.force,
@@ -172,24 +173,26 @@ def _in_order(
         return
     source_of = [number for number, group in enumerate(groups) for _ in group]
     for source, found in groupby(rows, key=lambda entry: source_of[entry[0]]):
-        slices = [Prediction.from_json(row) for _, row in found]
+        slices = [Prediction.from_json(row, model.labels) for _, row in found]
         case = {"file": sources[source], "frame": None} | model.study(slices).to_json()
         for _ in tally.of(case["slices"]):
             pass
         yield case
 
 
-def _shaped(rows: Iterable[dict[str, Any]], form: str, study: bool) -> Iterable[dict[str, Any]]:
-    return (row for case in rows for row in flat(case)) if study and form != "json" else rows
+def _shaped(
+    rows: Iterable[dict[str, Any]], form: str, study: bool, classes: Sequence[str]
+) -> Iterable[dict[str, Any]]:
+    return (row for case in rows for row in flat(case, classes)) if study and form != "json" else rows
 
 
-def _write(rows: Iterable[dict[str, Any]], form: str, output: Path | None) -> None:
+def _write(rows: Iterable[dict[str, Any]], form: str, output: Path | None, classes: Sequence[str]) -> None:
     if output is None:
-        write_rows(rows, form, sys.stdout.buffer)
+        write_rows(rows, form, sys.stdout.buffer, classes)
         sys.stdout.buffer.flush()
     else:
         with file_in_one_step(output) as handle:
-            write_rows(rows, form, handle)
+            write_rows(rows, form, handle, classes)
 
 
 def _shard(groups: Sequence[Sequence[Unit]], index: int, count: int) -> list[list[Unit]]:

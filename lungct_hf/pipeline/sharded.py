@@ -72,9 +72,9 @@ def join_parts(output: Path, form: str, world: int, command: Sequence[str]) -> d
             "The files were changed while the processes listed them, so some slices are in two parts, some in none. "
             "Fix: give the same command again; the parts that do not fit are made anew."
         )
-    tally = Tally()
+    tally, classes = Tally(), manifests[0]["run"]["classes"]
     with file_in_one_step(output) as handle:
-        write_rows(tally.of(row for part in parts for row in _rows(part)), form, handle)
+        write_rows(tally.of(row for part in parts for row in _rows(part)), form, handle, classes)
         expected = sum(manifest["rows"] for manifest in manifests)
         if tally.decisions.total() != expected:
             raise LungCTError(

@@ -23,7 +23,7 @@ _JSON = ["config.json", "lungct.json"]
 
 
 class LungCT:
-    """A three-class lung CT slice model. Research only, never a medical device.
+    """A lung CT slice model with 2 to 100 classes. Research only, never a medical device.
 
     `predict` takes slices as files, bytes, PIL images, arrays or DICOM data sets, `predict_study` those of one case.
     Several threads may share one object. `contract` is the model's lungct.json; `repo_id` and `revision` (the 40-hex
@@ -125,6 +125,7 @@ class LungCT:
             series=len({row.series for row in rows if row.series is not None}),
             model=self.name,
             revision=self.revision,
+            classes=self.labels,
         )
 
     def _case(self, rows: Sequence[Prediction]) -> dict[str, Any]:
@@ -167,10 +168,10 @@ class LungCT:
 
     def without_answer(self, found: Described | Unreadable) -> Prediction:
         """The row of a slice that the input check refuses, or of a file that holds none."""
-        return Prediction.without_answer(found, model=self.name, revision=self.revision)
+        return Prediction.without_answer(found, model=self.name, revision=self.revision, classes=self.labels)
 
     def predict_images(self, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Letterboxed slices, uint8 (N, size, size, 3), to logits (N, 3), features (N, D) and cam (N, 3, h, w).
+        """Letterboxed slices, uint8 (N, size, size, 3), to logits (N, C), features (N, D), cam (N, C, h, w).
 
         float32, before any decision. Raises UsageError for another type or shape.
         """

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..decision import Decision
-from ..labels import LABELS
 from ..slices.frame import Unreadable
 from ..slices.report import InputReport
 
 NOTICE = "Research only. Not a medical device. Never use it for a diagnosis."  # beside every answer that leaves
 ABSTAIN, REFUSED, ERROR = "abstain", "refused", "error"
-COLUMNS: tuple[str, ...] = (
-    "file",
-    "frame",
-    "decision",
-    "reason",
-    *(f"p_{label}" for label in LABELS),
-    "revision",
-    "forced",
-)
+
+
+def columns(classes: Iterable[str]) -> tuple[str, ...]:
+    """The columns of a table of answers by a model with these classes; `p_CLASS` is a class's probability."""
+    return ("file", "frame", "decision", "reason", *(f"p_{name}" for name in classes), "revision", "forced")
 
 
 class Described(Protocol):
@@ -53,7 +48,7 @@ class Prediction:
     `probabilities` (calibrated, by class), `confidence` (the largest) and `distance` (from the training data; None for
     a model that stores no distance) are None for "refused" and "error". `cam` is float32 (h, w) over the input square,
     0..1, where it was asked for: what spoke for the most probable class and against the others. `model` is a name
-    to show, `revision` the 40-hex commit or None for a directory.
+    to show, `revision` the 40-hex commit or None for a directory; `classes` are the model's.
     """
 
     file: str
@@ -67,15 +62,18 @@ class Prediction:
     report: InputReport | None
     model: str
     revision: str | None
+    classes: tuple[str, ...]
     forced: bool = False
     detail: str | None = None  # of an error: one sentence about this file
     series: str | None = None
     position: float | None = None
 
     @classmethod
-    def without_answer(cls, found: Described | Unreadable, *, model: str, revision: str | None) -> Prediction:
+    def without_answer(
+        cls, found: Described | Unreadable, *, model: str, revision: str | None, classes: tuple[str, ...]
+    ) -> Prediction:
         """The row of a slice that is refused, or of a file that gives none."""
-        shared: dict[str, Any] = {"model": model, "revision": revision}
+        shared: dict[str, Any] = {"model": model, "revision": revision, "classes": classes}
         shared |= dict.fromkeys(("probabilities", "confidence", "distance", "cam"))
         if isinstance(found, Unreadable):
             return cls(found.file, 0, ERROR, found.reason, report=None, detail=found.detail, **shared)
@@ -86,7 +84,7 @@ class Prediction:
     def of(
         cls, frame: Described, decision: Decision, *, model: str, revision: str | None, cam: np.ndarray | None = None
     ) -> Prediction:
-        """The row of a slice that was answered. `cam` is the network's output (3, h, w) for it."""
+        """The row of a slice that was answered. `cam` is the network's output (C, h, w) for it."""
         return cls(
             frame.file,
             frame.frame,
@@ -99,15 +97,16 @@ class Prediction:
             report=frame.report,
             model=model,
             revision=revision,
+            classes=tuple(decision.probabilities),
             forced=bool(frame.report.codes),
             series=frame.series,
             position=frame.position,
         )
 
     @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> Prediction:
-        """Back from `to_json`; a map is not kept there."""
-        chances = {label: row[f"p_{label}"] for label in LABELS}
+    def from_json(cls, row: Mapping[str, Any], classes: tuple[str, ...]) -> Prediction:
+        """Back from the `to_json` of an answer by a model with these classes; a map is not kept there."""
+        chances = {label: row[f"p_{label}"] for label in classes}
         report = row["report"]
         return cls(
             file=row["file"],
@@ -118,6 +117,7 @@ class Prediction:
             confidence=row["confidence"],
             distance=row["distance"],
             cam=None,
+            classes=classes,
             report=report and InputReport(tuple(report["codes"]), tuple(report["warnings"]), report["facts"]),
             **{name: row[name] for name in ("model", "revision", "forced", "detail", "series", "position")},
         )
@@ -125,13 +125,13 @@ class Prediction:
     @property
     def label(self) -> str | None:
         """The class, or None where there is no answer."""
-        return self.decision if self.decision in LABELS else None
+        return self.decision if self.decision in self.classes else None
 
     def row(self) -> dict[str, Any]:
-        """The columns of a table, in the order of COLUMNS; JSON-able."""
-        chances = self.probabilities or dict.fromkeys(LABELS)
+        """The values of `columns(classes)`; JSON-able. Without an answer the probability of every class is None."""
+        chances = _chances(self.probabilities, self.classes)
         values = (self.file, self.frame, self.decision, self.reason, *chances.values(), self.revision, self.forced)
-        return dict(zip(COLUMNS, values, strict=True))
+        return dict(zip(columns(self.classes), values, strict=True))
 
     def to_json(self) -> dict[str, Any]:
         """`row()` and all that does not fit a table, without the map: confidence, distance, place, report, model."""
@@ -168,19 +168,19 @@ class Study:
     series: int
     model: str
     revision: str | None
+    classes: tuple[str, ...]
 
     @property
     def label(self) -> str | None:
         """The class, or None where there is no answer."""
-        return self.decision if self.decision in LABELS else None
+        return self.decision if self.decision in self.classes else None
 
     def to_json(self) -> dict[str, Any]:
         """The case with its slices' rows; JSON-able."""
-        chances = self.probabilities or dict.fromkeys(LABELS)
         return {
             "decision": self.decision,
             "reason": self.reason,
-            **{f"p_{label}": value for label, value in chances.items()},
+            **_chances(self.probabilities, self.classes),
             "confidence": self.confidence,
             "distance": _finite(self.distance),
             "used": self.used,
@@ -192,7 +192,7 @@ class Study:
 
 
 def activation_map(cam: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """What spoke for the most probable class: float32 (h, w), 0..1, largest 1, from the maps of all classes (3, h, w).
+    """What spoke for the most probable class: float32 (h, w), 0..1, largest 1, from the maps of all classes (C, h, w).
 
     Softmax sees only differences between logits, so a class's map means nothing without the others': shown is how far
     it lies above their mean, and nothing where it lies below. All zero when the classes do not differ anywhere.
@@ -201,6 +201,10 @@ def activation_map(cam: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     positive = np.maximum(np.nan_to_num(contrast, nan=0.0, posinf=0.0, neginf=0.0), 0.0).astype(np.float32)
     top = positive.max()
     return positive / top if top > 0 else positive
+
+
+def _chances(probabilities: Mapping[str, float] | None, classes: Sequence[str]) -> dict[str, float | None]:
+    return {f"p_{name}": probabilities[name] if probabilities else None for name in classes}
 
 
 def _finite(value: float | None) -> float | None:

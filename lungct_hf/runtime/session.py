@@ -25,7 +25,7 @@ _MANY, _PAIR = 16, 2
 
 
 class Outputs(NamedTuple):
-    """float32 `logits` (N, 3), `features` (N, D) and `cam` (N, 3, h, w), unscaled, of N slices."""
+    """float32 `logits` (N, C), `features` (N, D) and `cam` (N, C, h, w), unscaled, of N slices."""
 
     logits: np.ndarray
     features: np.ndarray

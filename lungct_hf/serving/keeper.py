@@ -51,7 +51,7 @@ class Keeper:
         self._others: OrderedDict[str, Served] = OrderedDict()
         self._evidence: dict[str | None, Evidence] = {}
         self._lock = threading.Lock()
-        self._tried = threading.Event()
+        self._tried, self._ready = threading.Event(), threading.Event()
 
     def start(self) -> None:
         """Begin to load."""
@@ -60,6 +60,10 @@ class Keeper:
     def wait(self, seconds: float | None = None) -> None:
         """Until the first attempt has ended, well or not."""
         self._tried.wait(seconds)
+
+    def wait_until_ready(self) -> None:
+        """Until there is a model, however many attempts that takes; for ever where none can succeed."""
+        self._ready.wait()
 
     def served(self, version: str | None = None) -> Served:
         """The model, or another version of it: one of `versions`, or its commit.
@@ -133,6 +137,7 @@ class Keeper:
                 self._versions = _versions(served.model)
                 name = next((tag for tag, sha in self._versions.items() if sha == served.model.revision), None)
                 self._served = Served(served.model, served.self_test, name)
+                self._ready.set()
                 break
             except LungCTError as error:
                 self._problem = str(error)

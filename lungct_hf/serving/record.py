@@ -56,6 +56,7 @@ def _basics(model: LungCT) -> dict[str, Any]:
         "package_version": __version__,
         "backend": model.backend,
         "labels": list(model.labels),
+        "positive": list(contract.classes.positive),
         "architecture": contract.architecture,
         "input_size": contract.preprocessing.size,
         "window": {"center": contract.window.center, "width": contract.window.width, "unit": "HU"},
@@ -83,7 +84,7 @@ def _results(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "groups_crossing": split.get("groups_crossing"),
         "slices": test.get("n"),
         "groups": test.get("groups"),
-        **{name: _figure(test, name) for name in _FIGURES},
+        **{name: _figure(test, name) for name in _FIGURES if name in test},
         "sensitivity": {name: one.get("sensitivity") for name, one in (test.get("per_class") or {}).items()},
         "leak_gap": (gap.get("model") or {}).get("balanced_accuracy"),
         "baselines": {

@@ -43,7 +43,7 @@ def self_test(model: LungCT, folder: Path) -> SelfTest:
     Raises SelfTestError when a logit is further from the recorded one than the record tolerates, is not finite, or
     the record is damaged.
     """
-    known = _known_answers(folder)
+    known = _known_answers(folder, len(model.labels))
     if known is None:
         size = model.contract.preprocessing.size
         logits, _, _ = model.predict_images(np.zeros((1, size, size, 3), np.uint8))  # the first call is slow
@@ -63,8 +63,8 @@ def self_test(model: LungCT, folder: Path) -> SelfTest:
     return SelfTest(len(golden), deviation)
 
 
-def _known_answers(folder: Path) -> tuple[list[bytes], np.ndarray, float] | None:
-    """Pictures, their logits (N, 3), and the tolerance of the record; None where there is no record."""
+def _known_answers(folder: Path, classes: int) -> tuple[list[bytes], np.ndarray, float] | None:
+    """Pictures, their logits (N, classes), and the tolerance of the record; None where there is no record."""
     path = folder / "canaries" / "canaries.json"
     if not path.is_file():
         return None
@@ -72,7 +72,7 @@ def _known_answers(folder: Path) -> tuple[list[bytes], np.ndarray, float] | None
         record = json.loads(path.read_text(encoding="utf-8"))
         pictures = [(path.parent / Path(row["file"]).name).read_bytes() for row in record["slices"]]
         hashes = [hashlib.sha256(one).hexdigest() for one in pictures]
-        golden = np.array([row["logits"] for row in record["slices"]], np.float32).reshape(len(pictures), 3)
+        golden = np.array([row["logits"] for row in record["slices"]], np.float32).reshape(len(pictures), classes)
         if not pictures or hashes != [row["sha256"] for row in record["slices"]] or not np.isfinite(golden).all():
             raise ValueError("a picture or a logit is not the recorded one")
         return pictures, golden, float(record["tolerance"])

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import LungCTError, UsageError
-from ..labels import LABELS
+from ..known_sets import phantoms
 from ..runtime import Prediction, Study
 from ..runtime.prediction import NOTICE
 from ..slices.archive import BAD_ARCHIVE
@@ -33,15 +33,21 @@ _PHANTOM_SLICES = 9
 
 @dataclass(frozen=True)
 class Phantom:
-    """A generated slice with a known label, in place of a file."""
+    """A generated slice in place of a file; `label` is a class of the phantoms and need not be one of the model's."""
 
     label: str
     z: float = 0.0  # mm over the nodule's centre
 
     @property
+    def nodule(self) -> str:
+        """What it shows, as "no nodule" or "smooth nodule"."""
+        kind = phantoms().nodules[self.label]
+        return f"{'no' if kind == 'none' else kind} nodule"
+
+    @property
     def file(self) -> str:
         """What its row is called."""
-        return f"phantom {self.label}" + (f" {self.z:+g} mm" if self.z else "")
+        return f"phantom, {self.nodule}" + (f" {self.z:+g} mm" if self.z else "")
 
 
 Source = Path | Phantom
@@ -132,6 +138,11 @@ class Service:
             "notice": NOTICE,
         }
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes of the model that is served, none while there is no model."""
+        return self.served().model.labels if self.keeper.status == "ready" else ()
+
     def served(self, version: str | None = None) -> Served:
         return self.keeper.served(version)
 
@@ -140,9 +151,15 @@ class Service:
         return asked if asked in named else next(iter(named), None)
 
 
+def phantom_examples() -> list[Phantom]:
+    """One of each kind."""
+    return [Phantom(name) for name in phantoms().classes]
+
+
 def phantom_study() -> list[Phantom]:
-    """A study of one generated patient with a malignant-looking mass."""
-    return [Phantom("malignant", z) for z in np.linspace(-3.5, 3.5, _PHANTOM_SLICES).round(2).tolist()]
+    """A study of one generated patient with what counts as disease."""
+    label = phantoms().classes.positive[0]
+    return [Phantom(label, z) for z in np.linspace(-3.5, 3.5, _PHANTOM_SLICES).round(2).tolist()]
 
 
 def _open(source: Source, window: Window) -> Iterator[Frame | Unreadable]:
@@ -154,7 +171,8 @@ def _open(source: Source, window: Window) -> Iterator[Frame | Unreadable]:
 
 @lru_cache(maxsize=32)
 def _phantom(source: Phantom) -> np.ndarray:
-    return draw_phantom(source.label, _PHANTOM_PATIENT + LABELS.index(source.label), source.z, size=320)
+    patient = _PHANTOM_PATIENT + phantoms().classes.index(source.label)
+    return draw_phantom(source.label, patient, source.z, size=320)
 
 
 def _members(path: Path) -> int | None:

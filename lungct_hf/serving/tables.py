@@ -6,21 +6,20 @@ import csv
 import io
 
 from ..runtime import Study
-from ..runtime.prediction import COLUMNS, NOTICE
+from ..runtime.prediction import NOTICE, columns
 
 
 def study_csv(study: Study) -> str:
     """A row for each slice, one named "(case)" for the study, and the notice in every row."""
-    chances = study.probabilities or {}
     case: dict[str, object] = {
         "file": "(case)",
         "decision": study.decision,
         "reason": study.reason,
         "revision": study.revision,
     }
-    case |= {f"p_{label}": value for label, value in chances.items()}
+    case |= {f"p_{name}": value for name, value in (study.probabilities or {}).items()}
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*COLUMNS, "model", "notice"], lineterminator="\n")
+    writer = csv.DictWriter(text, [*columns(study.classes), "model", "notice"], lineterminator="\n")
     writer.writeheader()
     for row in [*(one.row() for one in study.slices), case]:
         found = {key: _harmless(value) for key, value in row.items()}

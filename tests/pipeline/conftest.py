@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from helpers import draw_slice, run
+from lungct_hf import known_sets
 from lungct_hf.slices.phantom import draw_phantom
 from lungct_hf.slices.window import LUNG_WINDOW
 from predict_runs import Predict, predict_command
@@ -20,8 +21,6 @@ from predict_runs import Predict, predict_command
 sys.path.append(str(Path(__file__).resolve().parents[1] / "runtime"))
 
 from small_model import write_model  # noqa: E402 - it lies beside the runtime's tests
-
-LABELS = ("normal", "benign", "malignant")
 
 
 @pytest.fixture(scope="session")
@@ -32,8 +31,9 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def phantoms() -> list[Image.Image]:
     """Slices that the input check accepts."""
+    labels = known_sets.phantoms().classes
     return [
-        Image.fromarray(LUNG_WINDOW.apply(draw_phantom(LABELS[seed % 3], seed, 0.0, size=192))) for seed in range(4)
+        Image.fromarray(LUNG_WINDOW.apply(draw_phantom(labels[seed % 3], seed, 0.0, size=192))) for seed in range(4)
     ]
 
 

@@ -15,9 +15,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from helpers import run
 from lungct_hf import LungCT
-from lungct_hf.runtime.prediction import COLUMNS
-from predict_runs import Predict
+from lungct_hf.classes import Classes
+from lungct_hf.known_sets import schema_1_classes
+from lungct_hf.pipeline.output import write_rows
+from lungct_hf.runtime.prediction import columns
+from predict_runs import Predict, predict_command
+from small_model import TWENTY, TWO, write_model
+
+COLUMNS = columns(schema_1_classes())
 
 
 def read_csv(text: str) -> list[dict[str, object]]:
@@ -62,6 +69,52 @@ def test_all_formats_hold_the_same_rows(predict: Predict, folder: Path, tmp_path
     assert left == {
         f"rows.{end}{more}" for end in ("csv", "json", "parquet", "txt") for more in ("", ".manifest.json")
     }
+
+
+@pytest.mark.parametrize("classes", [TWO, TWENTY], ids=["two", "twenty"])
+def test_a_model_of_any_number_of_classes_fills_every_format(folder: Path, tmp_path: Path, classes: Classes) -> None:
+    model = write_model(tmp_path / "model", classes=classes)
+    for name in ("rows.csv", "rows.json", "rows.parquet", "rows.txt"):
+        done = run(
+            predict_command(model, folder / "a", folder / "words.jpg", folder / "drawn.png", "-o", tmp_path / name)
+        )
+        assert done.returncode == 0, done.stderr
+    from_csv, from_json = (
+        read_csv((tmp_path / "rows.csv").read_text()),
+        json.loads((tmp_path / "rows.json").read_text()),
+    )
+    names = list(columns(classes))
+    assert list(from_csv[0]) == names == pq.read_schema(tmp_path / "rows.parquet").names
+    assert pq.read_table(tmp_path / "rows.parquet").to_pylist() == from_csv
+    assert [{name: row[name] for name in names} for row in from_json] == from_csv
+    for row in from_csv:
+        chances = [row[f"p_{name}"] for name in classes]
+        if row["decision"] in ("error", "refused"):
+            assert chances == [None] * len(classes)
+        else:
+            assert sum(chances) == pytest.approx(1) and row["decision"] in (*classes, "abstain")
+    assert {row["decision"] for row in from_csv} >= {"error", "refused"}
+    lines = (tmp_path / "rows.txt").read_text().splitlines()
+    assert len(lines) == 7 and max(map(len, lines)) < 200, "twenty columns would not fit a terminal"
+    for row, line in zip(from_csv, lines[1:], strict=True):
+        if row["decision"] not in ("error", "refused"):
+            likely = sorted(classes, key=lambda name: -row[f"p_{name}"])[:2]
+            assert all(f"{row[f'p_{name}']:.3f}" in line for name in likely), "the most probable ones are always there"
+    manifest = json.loads((tmp_path / "rows.csv.manifest.json").read_text())
+    assert manifest["run"]["classes"] == list(classes)
+
+
+def test_long_names_of_classes_are_shortened_in_a_table_only() -> None:
+    classes = ("a" * 80, "b" * 80)
+    row = {"file": "x.png", "frame": 0, "decision": classes[0], "reason": None, "revision": None, "forced": False}
+    row |= {f"p_{classes[0]}": 0.75, f"p_{classes[1]}": 0.25}
+    shown = {}
+    for form in ("table", "csv"):
+        buffer = io.BytesIO()
+        write_rows([row], form, buffer, classes)
+        shown[form] = buffer.getvalue().decode()
+    assert max(map(len, shown["table"].splitlines())) < 160 and "0.750" in shown["table"] and "0.250" in shown["table"]
+    assert read_csv(shown["csv"])[0]["decision"] == classes[0]
 
 
 def test_the_manifest_says_what_was_run(predict: Predict, folder: Path, tmp_path: Path) -> None:

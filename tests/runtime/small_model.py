@@ -9,32 +9,41 @@ import torch
 from PIL import Image
 
 from helpers import draw_slice, wake_up
+from lungct_hf.classes import Classes
 from lungct_hf.contract import Contract
 from lungct_hf.decision import AbstainRule, Calibration, FeatureDistance
-from lungct_hf.labels import SCHEMA_1
+from lungct_hf.known_sets import schema_1_classes
 from lungct_hf.model import LungCTClassifier, build_network
 from lungct_hf.model.network import logits_and_features
 from lungct_hf.model.onnx_export import export_onnx
 from lungct_hf.slices.preprocess import Preprocessing
 
 SIZE = 64
+TWO = Classes(("clear", "shadow"), ("shadow",))
+TWENTY = Classes(tuple(f"finding number {number}" for number in range(20)), ("finding number 3", "finding number 19"))
 
 
-def write_model(folder: Path, *, size: int = SIZE) -> Path:
+def write_model(folder: Path, *, size: int = SIZE, classes: Classes | None = None) -> Path:
     """Answers on drawn discs with varying confidence; abstains on noise and where it is unsure."""
+    classes = classes or schema_1_classes()
+    count = len(classes)
     torch.manual_seed(3)
     preprocessing = Preprocessing(size=size)
-    network = wake_up(build_network("mobilenetv2_035"), size)
+    network = wake_up(build_network("mobilenetv2_035", count), size)
     torch.nn.init.normal_(network.classifier.weight, std=0.4)
     rng = np.random.default_rng(5)
-    pictures = [Image.fromarray(draw_slice(number % 3, rng, 96)).convert("RGB") for number in range(30)]
+    pictures = [
+        Image.fromarray(draw_slice(number % 3, rng, 96)).convert("RGB") for number in range(max(30, 2 * count))
+    ]
     squares = preprocessing.squares(pictures)
     with torch.inference_mode():
         logits, features = (
             values.numpy().astype(np.float64)
             for values in logits_and_features(network, torch.from_numpy(preprocessing.normalise(squares)))
         )
-    distance = FeatureDistance(np.stack([features[k::3].mean(axis=0) for k in range(3)]), features.std(axis=0) + 1e-3)
+    distance = FeatureDistance(
+        np.stack([features[k::count].mean(axis=0) for k in range(count)]), features.std(axis=0) + 1e-3
+    )
     scale = float(np.abs(logits - logits.mean(axis=1, keepdims=True)).max())
     with torch.no_grad():  # as if the temperature were folded in
         network.classifier.weight.div_(scale / 2)
@@ -48,6 +57,6 @@ def write_model(folder: Path, *, size: int = SIZE) -> Path:
     calibration = Calibration(temperature=scale / 2, folded=True, abstain=rule, fitted_on={"slices": 30, "groups": 9})
     folder.mkdir(parents=True)
     record = export_onnx(network, preprocessing, squares, folder)
-    contract = Contract("mobilenetv2_035", SCHEMA_1, preprocessing, calibration=calibration, onnx=record)
+    contract = Contract("mobilenetv2_035", classes, preprocessing, calibration=calibration, onnx=record)
     LungCTClassifier(network, contract).save_pretrained(folder)
     return folder

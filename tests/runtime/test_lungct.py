@@ -17,12 +17,14 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 import lungct_hf
 from helpers import draw_slice
 from lungct_hf import LungCT, LungCTClassifier, LungCTError, Prediction
+from lungct_hf.classes import Classes
 from lungct_hf.errors import UsageError
 from lungct_hf.evaluation import Sample
 from lungct_hf.runtime import lungct as module
-from lungct_hf.runtime.prediction import COLUMNS, activation_map
+from lungct_hf.runtime.prediction import activation_map, columns
 from lungct_hf.slices.frame import Frame
 from lungct_hf.slices.report import InputReport
+from small_model import TWENTY, TWO, write_model
 
 
 @pytest.fixture(scope="module")
@@ -136,10 +138,33 @@ def test_force_answers_and_marks(model: LungCT, disc: Image.Image) -> None:
 
 def test_rows_are_one_contract(model: LungCT, disc: Image.Image) -> None:
     for row in [*model.predict([disc, b"text"], force=True), *model.judge([refused(disc)])]:
-        assert isinstance(row, Prediction) and tuple(row.row()) == COLUMNS
+        assert isinstance(row, Prediction) and tuple(row.row()) == columns(model.labels)
         again = json.loads(json.dumps(row.to_json(), allow_nan=False))
         assert again["decision"] == row.decision and again["model"] == model.name
-    assert " ".join(COLUMNS) == "file frame decision reason p_normal p_benign p_malignant revision forced"
+        assert Prediction.from_json(again, model.labels).to_json() == again
+    assert (
+        " ".join(columns(model.labels)) == "file frame decision reason p_normal p_benign p_malignant revision forced"
+    )
+
+
+@pytest.mark.parametrize("classes", [TWO, TWENTY], ids=["two", "twenty"])
+def test_any_number_of_classes(classes: Classes, slices: list[Path], disc: Image.Image, tmp_path: Path) -> None:
+    model = LungCT.from_pretrained(write_model(tmp_path / "model", classes=classes))
+    assert model.labels == classes.names
+    rows = [*model.predict(slices, cam=True, force=True), *model.predict(b"text"), *model.judge([refused(disc)])]
+    for row in rows:
+        assert tuple(row.row()) == columns(classes) and row.classes == classes.names
+        assert Prediction.from_json(row.to_json(), classes.names).row() == row.row()
+        if row.probabilities is None:
+            assert row.label is None and [row.row()[f"p_{name}"] for name in classes] == [None] * len(classes)
+        else:
+            assert list(row.probabilities) == list(classes) and sum(row.probabilities.values()) == pytest.approx(1)
+            assert row.label in (*classes, None) and row.cam is not None and row.cam.shape == (2, 2)
+    assert {row.decision for row in rows} >= {"error", "refused"}
+    study = model.predict_study(slices, force=True)
+    assert study.classes == classes.names and list(study.probabilities) == list(classes)
+    empty = model.predict_study([]).to_json()
+    assert [empty[f"p_{name}"] for name in classes] == [None] * len(classes)
 
 
 def test_the_map_shows_what_spoke_for_the_class(model: LungCT, slices: list[Path]) -> None:

@@ -11,7 +11,6 @@ from PIL import Image
 from transformers import AutoImageProcessor, pipeline
 
 from lungct_hf import LungCT, LungCTClassifier
-from lungct_hf.labels import LABELS
 from lungct_hf.slices.read import read_slice
 from lungct_hf.slices.source import open_slices
 from small_model import write_model
@@ -40,11 +39,11 @@ def compare(model_dir: Path, paths: list[Path]) -> tuple[dict[str, float], list[
     preprocessing = ours.contract.preprocessing
     tensors = preprocessing.normalise(preprocessing.squares([frame.image for frame in frames]))
     expected = ours.predict(paths, force=True)
-    probabilities = np.array([[row.probabilities[label] for label in LABELS] for row in expected])
+    probabilities = np.array([[row.probabilities[label] for label in ours.labels] for row in expected])
 
     def by_label(rows: list[dict[str, object]]) -> list[float]:
         scores = {row["label"]: row["score"] for row in rows}
-        return [float(scores[label]) for label in LABELS]
+        return [float(scores[label]) for label in ours.labels]
 
     def by_processor(picture: Image.Image) -> np.ndarray:
         return processor(picture, return_tensors="pt")["pixel_values"].numpy()

@@ -13,7 +13,7 @@ from gradio_client import Client
 from PIL import Image
 
 from hub_server import HubServer
-from lungct_hf.labels import LABELS
+from lungct_hf.known_sets import phantoms
 from lungct_hf.slices.phantom import draw_phantom
 from published import phantom_picture, write_published
 from slices.made_slices import ct_dataset, dicom_bytes
@@ -65,7 +65,7 @@ def slices(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     heights = (4.0, -4.0, 0.0)  # in no order
     with zipfile.ZipFile(folder / "study.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for number, z in enumerate(heights):
-            hu = draw_phantom(LABELS[2], 0, z, size=192)
+            hu = draw_phantom(phantoms().classes.positive[0], 0, z, size=192)
             content = dicom_bytes(ct_dataset(hu, ImagePositionPatient=[0, 0, z], PixelSpacing=[1.5, 1.5]))
             archive.writestr(f"series/{number}.dcm", content)
             if z == 0.0:

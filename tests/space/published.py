@@ -16,7 +16,7 @@ from lungct_hf import LungCT
 from lungct_hf.evaluation.plots import write_plots
 from lungct_hf.evaluation.predictions import write_predictions
 from lungct_hf.evaluation.report import evaluate_predictions
-from lungct_hf.labels import LABELS
+from lungct_hf.known_sets import phantoms
 from lungct_hf.slices.phantom import draw_phantom
 from lungct_hf.slices.window import LUNG_WINDOW
 from runtime.small_model import write_model
@@ -63,7 +63,7 @@ def write_evidence(folder: Path) -> None:
 def write_canaries(folder: Path, *, shift: float = 0.0) -> None:
     """canaries/ as a release writes it; with `shift` it records other logits than the model gives."""
     model = LungCT.from_pretrained(folder)
-    pictures = {f"{label}_90001.png": phantom_picture(label, 90001) for label in LABELS}
+    pictures = {f"{label}_90001.png": phantom_picture(label, 90001) for label in phantoms().classes}
     squares = model.contract.preprocessing.squares([one.convert("RGB") for one in pictures.values()])
     logits = model.predict_images(squares)[0] + shift
     (folder / "canaries").mkdir(exist_ok=True)
@@ -72,7 +72,7 @@ def write_canaries(folder: Path, *, shift: float = 0.0) -> None:
         (folder / "canaries" / name).write_bytes(content := png(picture))
         digest = hashlib.sha256(content).hexdigest()
         slices.append({"file": name, "sha256": digest, "label": name.partition("_")[0], "logits": values})
-    record = {"tolerance": 1e-4, "generator": 1, "labels": list(LABELS), "slices": slices}
+    record = {"tolerance": 1e-4, "generator": 1, "labels": list(phantoms().classes), "slices": slices}
     (folder / "canaries" / "canaries.json").write_text(json.dumps(record))
 
 

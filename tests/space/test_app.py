@@ -21,6 +21,7 @@ from mcp.types import CallToolResult
 
 from helpers import ROOT
 from lungct_hf import LungCT, __version__
+from lungct_hf.known_sets import schema_1_classes
 from space_server import APP, LUNGCT, RUNNING, Server, environment, free_port
 
 NOTICE = "Research only. Not a medical device. Never use it for a diagnosis."
@@ -80,6 +81,7 @@ def test_model_info_is_the_record_of_the_repo(client: Client, run_dir: Path) -> 
     assert shown["value"] == metrics["test"]["balanced_accuracy"] and shown["low"] < shown["value"] < shown["high"]
     assert info["results"]["protocol"] == "linked" and info["results"]["leak_gap"]["value"] > 0
     assert set(info["results"]["baselines"]) == {"nearest_neighbour", "ring_nearest_neighbour"}
+    assert (info["labels"], info["positive"]) == (list(schema_1_classes()), list(schema_1_classes().positive))
     assert info["self_test"] == {"state": "passed", "slices": 3}
     assert (info["package_version"], info["notice"], info["backend"]) == (__version__, NOTICE, "onnx")
     assert info["data"] == {"kind": "phantom", "source": "phantoms", "slices": 45, "groups": 15}, "a name, no path"

@@ -11,7 +11,9 @@ from gradio_client.exceptions import AppError
 
 from hub_server import HubServer
 from lungct_hf import __version__
+from lungct_hf.known_sets import schema_1_classes
 from published import put, write_canaries
+from runtime.small_model import TWENTY, write_model
 from space_server import APP, LUNGCT
 
 
@@ -37,6 +39,9 @@ def test_a_missing_revision_is_said_and_served_once_it_is_there(
             "self_test": "passed",
             "package_version": __version__,
         }
+        client = Client(server.url, verbose=False)
+        (said,) = client.view_api(return_format="dict", print_info=False)["named_endpoints"]["/predict"]["returns"]
+        assert set(said["type"]["properties"]) > {f"p_{name}" for name in schema_1_classes()}, "it came after the page"
         answer = client.predict(handle_file(str(slices["grey.png"])), api_name="/predict")
         assert (answer["model"], answer["revision"], answer["version"]) == (f"alice/tiny@{first}", first, "v1.0.0")
         assert "Traceback" not in server.log.read_text()
@@ -58,6 +63,29 @@ def test_another_version_answers_for_who_asks_and_a_bad_one_for_nobody(
             client.predict(handle_file(str(slices["grey.png"])), "v1.0.0", api_name="/predict")
         answer = client.predict(handle_file(str(slices["grey.png"])), good, api_name="/predict")
         assert answer["revision"] == good
+
+
+def test_a_version_may_have_other_classes(
+    serving, hub: HubServer, access: dict[str, str], run_dir: Path, slices: dict[str, Path], tmp_path: Path
+) -> None:
+    older, newer = put(hub, write_model(tmp_path / "older", classes=TWENTY)), put(hub, run_dir / "model")
+    hub.repo("alice/tiny").tags |= {"v1.0.0": older, "v2.0.0": newer}
+    photo, study = handle_file(str(slices["colour photo.webp"])), [handle_file(str(slices["study.zip"]))]
+    with serving(APP, LUNGCT_REVISION="v2.0.0", **access) as server:
+        client = Client(server.url, verbose=False)
+        for version, classes in (("v1.0.0", TWENTY), ("v2.0.0", schema_1_classes())):
+            info = client.predict(version, api_name="/model_info")
+            assert (info["labels"], info["positive"]) == (list(classes), list(classes.positive))
+            forced = client.predict(photo, version, True, api_name="/predict")
+            case = client.predict(study, version, api_name="/predict_study")
+            for row in (forced, client.predict(photo, version, api_name="/predict"), case, *case["slices"]):
+                assert [name.removeprefix("p_") for name in row if name.startswith("p_")] == list(classes)
+            assert sum(forced[f"p_{name}"] for name in classes) == pytest.approx(1)
+        (said,) = client.view_api(return_format="dict", print_info=False)["named_endpoints"]["/predict"]["returns"]
+        named = said["type"]["properties"]
+        assert named["decision"]["enum"] == [*schema_1_classes(), "abstain", "refused", "error"]
+        assert not any(name.startswith("p_") for name in said["type"]["required"]), "another version has others"
+        assert "Traceback" not in server.log.read_text()
 
 
 def test_a_model_that_fails_its_self_test_is_not_served_until_it_passes(
