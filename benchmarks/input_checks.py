@@ -1,16 +1,22 @@
 """How often each input check refuses what it should let through, and how often it catches what it should refuse.
 
     python benchmarks/input_checks.py                                   # phantoms and pictures drawn here
-    python benchmarks/input_checks.py --slices DIR... --wrong DIR...    # and your own files
-    python benchmarks/input_checks.py --slices DIR --json rates.json
+    python benchmarks/input_checks.py --slices DIR... --wrong DIR...    # the absolute rules alone, as for `audit`
+    python benchmarks/input_checks.py --model DIR --slices DIR... --wrong DIR... --json rates.json
 
-`--slices` are folders of axial chest slices in a lung window: each is counted as it is, and after changes that keep it
-a slice (padding, a close crop, a smaller size) or spoil it (inverted; for DICOM: other windows). `--wrong` are folders
-of anything else. A file whose extension or content cannot be read is counted under its reason too.
+`--model` is a folder of slices that a model learns from: its limits are measured on them, and the other folders are
+held to those. How a model refuses unseen slices of its own kind is judged on groups that its limits were not measured
+on: groups linked as `lungct split` does are halved at random, in both directions.
+
+`--slices` are folders of axial chest slices: each is counted as it is, and after changes that keep it a slice
+(padding, a close crop, a smaller size) or spoil it (inverted; for DICOM: other windows). `--wrong` are folders of
+anything else. A file whose extension or content cannot be read is counted under its reason too. What is drawn here is
+held to the limits of a model of phantoms.
 """
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 import sys
 import time
@@ -26,14 +32,17 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from lungct_hf.cohort.link import link_slices
 from lungct_hf.files import write_json
-from lungct_hf.labels import LABELS
+from lungct_hf.known_sets import phantoms
 from lungct_hf.slices.checks import check_picture
+from lungct_hf.slices.limits import InputLimits, fit_limits
 from lungct_hf.slices.phantom import draw_phantom
 from lungct_hf.slices.report import InputReport, ordered
 from lungct_hf.slices.source import Frame, open_slices
 from lungct_hf.slices.window import LUNG_WINDOW, Window
 
+LABELS = phantoms().classes
 Change = Callable[[Image.Image], Image.Image]
 WRONG_WINDOWS = {
     "bone": Window(400, 1800),
@@ -68,7 +77,7 @@ KEPT: dict[str, Change] = {
 def drawn() -> Iterator[tuple[str, str | None, Image.Image]]:
     """Group, the code that is right (None: let through) and a picture, all of them generated."""
     for seed in range(24):
-        hu = draw_phantom(LABELS[seed % 3], seed, 0.0, size=(96, 192, 256, 512)[seed % 4])
+        hu = draw_phantom(LABELS[seed % len(LABELS)], seed, 0.0, size=(96, 192, 256, 512)[seed % 4])
         lung = to_picture(hu, LUNG_WINDOW)
         yield "phantom", None, lung
         yield "phantom, inverted", "inverted", ImageOps.invert(lung)
@@ -148,56 +157,112 @@ def draw_xray(rng: np.random.Generator) -> Image.Image:
     return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
 
 
-def read(folder: Path) -> Iterator[tuple[Image.Image | None, InputReport, Path | None]]:
-    """Each slice of a folder with the report of `open_slices`; a file without one has its reason as only code."""
+def phantom_limits() -> InputLimits:
+    """The limits of a model of phantoms, whose patients are none of those drawn above."""
+    seeds = range(1000, 1064)
+    hu = [draw_phantom(LABELS[seed % len(LABELS)], seed, 0.0, size=192) for seed in seeds]
+    return fit_limits([InputReport(facts=check_picture(Image.fromarray(LUNG_WINDOW.apply(one))).facts) for one in hu])
+
+
+def read(folder: Path, limits: InputLimits | None = None) -> Iterator[tuple[Frame | None, InputReport]]:
+    """Each slice of a folder with its report; a file without one has its reason as only code."""
     console = Console(stderr=True)
-    for item in track(open_slices(folder), f"Reading {folder.name}", console=console, transient=True):
+    for item in track(open_slices(folder, limits=limits), f"Reading {folder.name}", console=console, transient=True):
         if isinstance(item, Frame):
-            yield item.image, item.report, Path(item.file)
+            yield item, item.report
         else:
-            yield None, InputReport((item.reason,)), None
+            yield None, InputReport((item.reason,))
+
+
+class Own:
+    """The slices that a model learns from, measured once by the absolute rules, and the groups that they form."""
+
+    def __init__(self, folder: Path) -> None:
+        found = [(frame, report) for frame, report in read(folder) if frame]
+        self.folder, self.reports = folder, [report for _, report in found]
+        paths = [Path(frame.file) for frame, _ in found]
+        classes = sorted({path.parent.name for path in paths})
+        thumbs = [frame.pixels.convert("L").resize((48, 48), Image.Resampling.BOX) for frame, _ in found]
+        self.groups = np.array(
+            link_slices(
+                [classes.index(path.parent.name) for path in paths],
+                [hashlib.sha256(frame.pixels.tobytes()).hexdigest() for frame, _ in found],
+                np.stack([np.asarray(thumb) for thumb in thumbs]),
+                [str(path.relative_to(folder)) for path in paths],
+            )
+        )
+        self.limits = fit_limits(self.reports)
+
+    def halve(self, rounds: int) -> list[Counter[str]]:
+        """Of each halving of the groups, twice: the codes of one half by the limits that the other half sets."""
+        rng, names, found = np.random.default_rng(0), np.unique(self.groups), []
+        for _ in range(rounds):
+            in_first = np.isin(self.groups, rng.permutation(names)[: len(names) // 2])
+            for seen in (in_first, ~in_first):
+                limits = fit_limits([report for report, is_seen in zip(self.reports, seen, strict=True) if is_seen])
+                unseen = [report for report, is_seen in zip(self.reports, seen, strict=True) if not is_seen]
+                found.append(Counter(report.reason or limits.judge(report.facts) or "fine" for report in unseen))
+        return found
 
 
 def main(
-    slices: Annotated[list[Path] | None, typer.Option(help="Folders of axial chest slices in a lung window.")] = None,
+    model: Annotated[Path | None, typer.Option(help="A folder of slices that a model learns from.")] = None,
+    slices: Annotated[list[Path] | None, typer.Option(help="Folders of axial chest slices.")] = None,
     wrong: Annotated[list[Path] | None, typer.Option(help="Folders of anything else.")] = None,
+    halvings: Annotated[int, typer.Option(min=1, help="Random halvings of the model's groups.")] = 20,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all rates to this file.")] = None,
 ) -> None:
     groups: dict[str, tuple[str, Counter[str]]] = {}
     took: list[float] = []
+    own = Own(model) if model else None
+    limits = own.limits if own else None
 
     def count(name: str, expected: str, code: str | None) -> None:
         groups.setdefault(name, (expected, Counter()))[1][code or "fine"] += 1
 
-    def check(picture: Image.Image) -> str | None:
+    def check(picture: Image.Image, limits: InputLimits | None) -> str | None:
         start = time.perf_counter()
-        found = check_picture(picture)
+        found = check_picture(picture, limits=limits)
         took.append(time.perf_counter() - start)
         return InputReport(ordered(found.codes)).reason
 
+    halves = own.halve(halvings) if own else []
+    for half in halves:
+        groups.setdefault(f"{own.folder.name if own else ''}, unseen groups", ("fine", Counter()))[1].update(half)
     for folder in slices or []:
-        for picture, report, path in read(folder):
-            count(folder.name, "fine", report.reason)
-            if picture is None or path is None:
+        is_own = own is None or folder.resolve() == own.folder.resolve()
+        fine = "fine" if is_own else "any"
+        for frame, report in read(folder, limits):
+            count(folder.name, fine, report.reason)
+            if frame is None:
                 continue
-            check(picture)
+            picture = frame.image
+            check(picture, limits)
             for name, change in KEPT.items():
-                count(f"{folder.name}, {name}", "fine", check(change(picture)))
-            count(f"{folder.name}, inverted", "inverted", check(ImageOps.invert(picture)))
+                count(f"{folder.name}, {name}", fine, check(change(picture), limits))
+            count(f"{folder.name}, inverted", "inverted", check(ImageOps.invert(picture), limits))
             if report.facts["kind"] == "dicom":
                 for name, window in WRONG_WINDOWS.items():
-                    other = next(open_slices(path, window=window))
+                    other = next(open_slices(Path(frame.file), window=window))
                     if isinstance(other, Frame):
-                        count(f"{folder.name}, {name} window", "wrong-window", check(other.image))
+                        right = "fine" if limits is None else "wrong-window"
+                        count(f"{folder.name}, {name} window", right, check(other.image, limits))
     for folder in wrong or []:
-        for _, report, _ in read(folder):
+        for _, report in read(folder, limits):
             count(folder.name, "any", report.reason)
+    of_phantoms = phantom_limits()
     for name, expected, picture in drawn():
-        count(name, expected or "fine", check(picture))
+        count(name, expected or "fine", check(picture, of_phantoms))
     show(groups, took)
+    shares = [1 - half["fine"] / half.total() for half in halves]
+    if own and limits:
+        print(f"{len(own.reports):,} slices in {len(set(own.groups)):,} groups; limits: {limits.to_json()}")
+        print(f"Unseen groups: {100 * np.mean(shares):.2f} % refused on average, {100 * max(shares):.2f} % at worst.")
     if json_file:
         rates = {name: {"expected": expected, "codes": dict(found)} for name, (expected, found) in groups.items()}
-        write_json(json_file, {"groups": rates, "milliseconds_median": round(1000 * statistics.median(took), 3)})
+        record = {"groups": rates, "milliseconds_median": round(1000 * statistics.median(took), 3)}
+        record |= {"halves": shares, "input_limits": limits.to_json()} if limits else {}
+        write_json(json_file, record)
 
 
 def show(groups: dict[str, tuple[str, Counter[str]]], took: list[float]) -> None:

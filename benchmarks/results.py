@@ -73,7 +73,7 @@ def section(run: Path, pictures: Path) -> str:
             "",
         ]
     lines += [
-        table(["class", "sens., %", "spec., %", "PPV, %", "NPV, %", "n (groups)"], tables.class_rows(metrics)),
+        table(["class, %", *tables.class_columns(metrics)[1:]], tables.class_rows(metrics)),
         "",
     ]
     figures = [("figure", "slices", "cases"), *tables.figure_rows(metrics)]

@@ -14,10 +14,15 @@ __all__ = ["LungCT", "LungCTClassifier", "LungCTError", "Prediction", "__version
 
 if TYPE_CHECKING:
     from .errors import LungCTError
-    from .model import LungCTClassifier
     from .runtime import LungCT, Prediction
+    from .runtime.classifier import LungCTClassifier
 
-_HOMES = {"LungCT": "runtime", "LungCTClassifier": "model", "LungCTError": "errors", "Prediction": "runtime"}
+_HOMES = {
+    "LungCT": "runtime",
+    "LungCTClassifier": "runtime.classifier",
+    "LungCTError": "errors",
+    "Prediction": "runtime",
+}
 
 
 def __getattr__(name: str) -> object:

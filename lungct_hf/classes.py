@@ -88,11 +88,16 @@ class Classes:
         return tuple(name in self.positive for name in self.names)
 
     def only(self, present: Iterable[str]) -> Classes:
-        """The same classes without those that are not in `present`. Raises UsageError when fewer than 2 are left."""
+        """The same classes without those that are not in `present`. Raises UsageError when fewer than 2 are left.
+
+        Where all that are left count as disease, none is marked: there is nothing to tell disease from.
+        """
         kept = set(present)
+        names = tuple(name for name in self.names if name in kept)
+        positive = tuple(name for name in self.positive if name in kept)
         return Classes(
-            tuple(name for name in self.names if name in kept),
-            tuple(name for name in self.positive if name in kept),
+            names,
+            positive if len(positive) < len(names) else (),
             tuple((other, name) for other, name in self.aliases if name in kept),
         )
 

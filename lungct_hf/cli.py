@@ -94,18 +94,9 @@ def push(
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead of committing.")] = False,
 ) -> None:
     """Put a trained model on the Hub as one commit. The token comes from HF_TOKEN or `hf auth login`."""
-    if not folder.is_dir():
-        raise UsageError(f"There is no directory {folder}. Fix: name the run that training wrote (runs/NAME).")
-    model = model_folder(folder)
-    missing = [name for name in ("config.json", "lungct.json", "model.safetensors") if not (model / name).is_file()]
-    if missing:
-        raise UsageError(
-            f"{folder} is not a model, it has no {', '.join(missing)}. Fix: name the run that training wrote "
-            "(runs/NAME) or the model directory in it."
-        )
-    from .hub import push_folder
+    from .hub import ModelRepo, push_folder
 
-    result = push_folder(model, repo, message=message, private=private, create_pr=create_pr)
+    result = push_folder(ModelRepo.in_folder(folder).path, repo, message=message, private=private, create_pr=create_pr)
     typer.echo(f"{result.url}\ncommit {result.commit_sha}{'' if result.changed else ' (nothing had changed)'}")
 
 

@@ -12,6 +12,7 @@ from .decision import Calibration
 from .errors import LungCTError, UsageError
 from .files import read_json
 from .known_sets import schema_1_classes
+from .slices.limits import SCHEMA_1_LIMITS, InputLimits
 from .slices.preprocess import Preprocessing
 from .slices.window import LUNG_WINDOW, Window
 
@@ -25,16 +26,18 @@ ONNX_INPUT, ONNX_OUTPUTS = "pixel_values", ("logits", "cam", "features")
 class Contract:
     """What a runtime must do to reproduce this model's answers, and where the weights come from.
 
-    `classes` are in the order of the logits. `provenance` holds init, data fingerprint, split hash, recipe, versions
-    and command line, as training noted them. `calibration` is None for weights that nothing was fitted for. `onnx` is
-    the record of `onnx/` that the export wrote (sha256, opset, parity with torch, what became of the 8-bit copy) or
-    why it could not; None where nobody tried.
+    `classes` are in the order of the logits. `limits` are what was measured on the training slices, to which the input
+    check compares others; None where nothing was, so that only what can be no chest CT is refused. `provenance` holds
+    init, data fingerprint, split hash, recipe, versions and command line, as training noted them. `calibration` is
+    None for weights that nothing was fitted for. `onnx` is the record of `onnx/` that the export wrote (sha256, opset,
+    parity with torch, what became of the 8-bit copy) or why it could not; None where nobody tried.
     """
 
     architecture: str
     classes: Classes
     preprocessing: Preprocessing = Preprocessing()
     window: Window = LUNG_WINDOW
+    limits: InputLimits | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
     onnx: Mapping[str, Any] | None = None
@@ -79,20 +82,32 @@ class Contract:
             "geometry": self.preprocessing.to_dict(),
             "provenance": dict(self.provenance),
         }
+        record |= {"input_limits": self.limits.to_json()} if self.limits else {}
         record |= {"onnx": dict(self.onnx)} if self.onnx else {}
         return record | ({"calibration": self.calibration.to_json()} if self.calibration else {})
 
     @classmethod
-    def read(cls, folder: Path) -> Contract:
-        """Read both files of a model repo, refusing a repo whose files disagree or that this version cannot read."""
-        config, lungct = _read_json(folder / "config.json"), _read_json(folder / "lungct.json")
+    def of(cls, config: dict[str, Any], lungct: dict[str, Any], name: str) -> Contract:
+        """From the content of both files of the model `name`.
+
+        Raises LungCTError where one is incomplete, they disagree, or a later version of this package wrote them.
+        """
         try:
             return cls._from_json(config, lungct)
         except (KeyError, TypeError, ValueError, UsageError) as error:
             raise LungCTError(
-                f"The model in {folder.name} has an incomplete config.json or lungct.json ({error!r}). "
+                f"{name} has an incomplete config.json or lungct.json ({error!r}). "
                 "Fix: load a repo written by this package."
             ) from error
+
+    @classmethod
+    def read(cls, folder: Path) -> Contract:
+        """Transitional: `hub.ModelRepo(folder).contract`."""
+        config, lungct = (
+            read_json(path, f"{folder.name} has no {path.name}, so it is not a lungct_hf model.")
+            for path in (folder / "config.json", folder / "lungct.json")
+        )
+        return cls.of(config, lungct, folder.name)
 
     @classmethod
     def _from_json(cls, config: dict[str, Any], lungct: dict[str, Any]) -> Contract:
@@ -102,7 +117,7 @@ class Contract:
                 f"lungct.json has schema version {version}, this package reads {' and '.join(map(str, READABLE))}. "
                 "Fix: pip install --upgrade lungct-hf (or pin the model's older revision)."
             )
-        classes = schema_1_classes() if version == 1 else Classes.from_json(lungct["classes"])
+        classes = classes_of(lungct)
         listed = {"config.json": config["label_names"], "lungct.json": lungct.get("labels", list(classes))}
         for name, labels in listed.items():
             if tuple(labels) != classes.names:
@@ -118,15 +133,19 @@ class Contract:
             classes=classes,
             preprocessing=preprocessing,
             window=Window(center=float(lungct["window"]["center"]), width=float(lungct["window"]["width"])),
+            limits=_limits(version, lungct.get("input_limits")),
             provenance=lungct["provenance"],
             calibration=Calibration.from_json(lungct["calibration"]) if lungct.get("calibration") else None,
             onnx=dict(lungct["onnx"]) if lungct.get("onnx") else None,
         )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    return read_json(
-        path,
-        f"{path.parent.name or path.parent} has no {path.name}, so it is not a lungct_hf model. "
-        "Fix: name the folder or repo that training wrote (runs/NAME/model).",
-    )
+def classes_of(lungct: Mapping[str, Any]) -> Classes:
+    """The classes that a lungct.json names. Raises KeyError, TypeError or UsageError where it names none."""
+    return schema_1_classes() if lungct["schema_version"] == 1 else Classes.from_json(lungct["classes"])
+
+
+def _limits(version: int, record: dict[str, Any] | None) -> InputLimits | None:
+    if version == 1:
+        return SCHEMA_1_LIMITS
+    return None if record is None else InputLimits.from_json(record)

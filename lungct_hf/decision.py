@@ -165,7 +165,12 @@ class Calibration:
     not_fitted: str | None = None
 
     def matrix(self, classes: int) -> np.ndarray:
-        """(C, C): raw logits times it are calibrated."""
+        """(C, C): raw logits times it are calibrated. Raises LungCTError when it is of other classes."""
+        if any(number >= classes for block in self.blocks for number in block):
+            raise LungCTError(
+                f"The calibration speaks of class {max(map(max, self.blocks))} and there are {classes} (from 0). Fix: "
+                "take config.json and lungct.json from the same revision."
+            )
         return tempering(classes, self.temperature, self.within_temperature or self.temperature, self.blocks)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:

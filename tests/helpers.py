@@ -6,7 +6,9 @@ import csv
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,6 +66,11 @@ def write_pictures(folder: Path, rng: np.random.Generator, more: dict[str, Image
     exif[0x0112] = 6
     turned.save(folder / "turned.jpg", exif=exif)
     return sorted(folder.iterdir())
+
+
+def chances(rows: Iterable[Any]) -> np.ndarray:
+    """The probabilities (N, C) of Predictions that were answered."""
+    return np.array([list(row.probabilities.values()) for row in rows])
 
 
 def wake_up(network: torch.nn.Module, size: int) -> torch.nn.Module:

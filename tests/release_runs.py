@@ -12,14 +12,16 @@ import torch
 from PIL import Image
 
 from helpers import draw_slice, wake_up
+from lungct_hf import LungCTClassifier
 from lungct_hf.cohort import Split
 from lungct_hf.contract import Contract
 from lungct_hf.decision import Calibration
 from lungct_hf.evaluation import evaluate_predictions, write_predictions
 from lungct_hf.files import write_json
 from lungct_hf.hub import write_card, write_eval_results
+from lungct_hf.known_sets import schema_1_classes
 from lungct_hf.labels import LABELS, SCHEMA_1
-from lungct_hf.model import LungCTClassifier, build_network
+from lungct_hf.model import build_network
 from lungct_hf.model.onnx_export import export_onnx
 from lungct_hf.slices.preprocess import Preprocessing
 
@@ -140,5 +142,5 @@ def write_evidence(
             guesses = np.random.default_rng([7, i]).integers(0, 3, 2).tolist()
             row |= {"nearest_neighbour": LABELS[guesses[0]], "ring_nearest_neighbour": LABELS[guesses[1]]}
         rows.append(row)
-    write_predictions(model / "evaluation" / "predictions.parquet", rows)
+    write_predictions(model / "evaluation" / "predictions.parquet", rows, schema_1_classes())
     split.write_csv(model / "evaluation" / "split.csv")

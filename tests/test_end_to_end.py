@@ -36,7 +36,7 @@ OURS = """
 import json, sys
 from lungct_hf import LungCTClassifier
 model = LungCTClassifier.from_pretrained(sys.argv[1], revision=sys.argv[2])
-print(json.dumps([model.revision, dict(zip(model.labels, model.predict(sys.argv[3])[0].tolist()))]))
+print(json.dumps([model.revision, model.predict(sys.argv[3], force=True)[0].probabilities]))
 """
 
 

@@ -25,8 +25,8 @@ COMMON = {
 }
 ALLOWED: dict[str, set[str]] = {
     "slices": set(),
-    "hub": set(),
     "contract": {"slices"},
+    "hub": {"slices", "contract"},
     "cohort": {"slices"},
     "model": {"slices", "hub", "contract"},
     "runtime": {"slices", "hub", "contract", "model"},  # model, and with it torch, only when a caller asks for torch

@@ -1,7 +1,8 @@
-"""Fine-tune MobileNetV2 on lung CT slices: normal, benign, malignant. Research only, never a medical device.
+"""Fine-tune MobileNetV2 on lung CT slices. Research only, never a medical device.
 
     accelerate launch training/train.py                                   generated phantoms, offline, minutes
-    accelerate launch training/train.py --data DIR --init imagenet1k-v2   class folders, imagefolder, parquet, Hub id
+    accelerate launch training/train.py --data DIR --init imagenet1k-v2   folders of pictures or DICOM, parquet, Hub id
+    accelerate launch training/train.py --data DIR --labels labels.csv    a table says the label of each file or series
     accelerate launch training/train.py --data DIR --folds 5 --seeds 0,1  cross-validation, then a model from all
     accelerate launch training/train.py --resume runs/NAME                go on where a run stopped, bit for bit
     accelerate launch --num_processes 4 training/train.py ...             several GPUs
@@ -45,7 +46,7 @@ with exit_on_error():  # whatever a user can act on is one sentence, not a trace
     from lungct_hf.evaluation import score
     from lungct_hf.fit import cross_validation as cv
     from lungct_hf.fit.checkpoint import load_checkpoint, save_checkpoint, sole_owner
-    from lungct_hf.fit.data import Slices, describe_data, describe_run, load_slices, training_batches
+    from lungct_hf.fit.data import Slices, contract_of, describe_data, describe_run, load_slices, training_batches
     from lungct_hf.fit.evidence import Answers, HeldOut, answer, calibrate, held_out
     from lungct_hf.fit.frozen import adapt_norm, keep_front, predict_validation
     from lungct_hf.fit.inference import mean_log_loss
@@ -57,7 +58,6 @@ with exit_on_error():  # whatever a user can act on is one sentence, not a trace
     from lungct_hf.fit.stopping import StopRequest
     from lungct_hf.fit.tracking import CsvTracker
     from lungct_hf.hub import push_folder, require_write_token
-    from lungct_hf.contract import Contract
 
 
 class Learned(NamedTuple):
@@ -123,12 +123,12 @@ def train_once(options: Options, stop: StopRequest, shared: Slices | None = None
         features = answer(learned.network, slices, known, learned.accelerator)[1]
 
     training, asked = (features, cohort.labels[known]), (learned.network, slices, test, learned.accelerator)
-    tested, ring = HeldOut.of(test, *answer(*asked), training), answer(*asked, only_the_ring=True)[0]
+    tested, ring = HeldOut.of(test, *answer(*asked), training, cohort.classes), answer(*asked, only_the_ring=True)[0]
     answers = Answers(HeldOut.joined(parts), tested, ring)
     calibration = calibrate(split, answers.validation, training)
     if state.is_main_process:
         provenance = {**describe_run(options, cohort), "split": split_record(split), **learned.record}
-        contract = Contract(options.recipe.architecture, cohort.classes, slices.preprocessing, provenance=provenance)
+        contract = contract_of(options, slices, known, provenance)
         evidence = {"cohort": cohort, "split": split, "answers": answers, "calibration": calibration}
         metrics = write_model_repo(model := options.run / "model", learned.network.cpu(), contract, **evidence)
         if shared:
@@ -180,9 +180,7 @@ def cross_validate(options: Options, stop: StopRequest) -> int:
     features = answer(learned.network, slices, split.indices("train"), learned.accelerator)[1]
     if evidence:
         provenance = {**describe_run(options, slices.cohort), "split": evidence.split_record(), **learned.record}
-        contract = Contract(
-            options.recipe.architecture, slices.cohort.classes, slices.preprocessing, provenance=provenance
-        )
+        contract = contract_of(options, slices, split.indices("train"), provenance)
         model = options.run / "model"
         calibration = evidence.calibrate(features, slices.cohort.labels)
         cv.write_published(model, learned.network.cpu(), contract, evidence, calibration, slices.cohort)
@@ -295,7 +293,8 @@ def learn(
         if len(validation):
             logits = predict_validation(learner.averaged, slices, features, validation, accelerator)
             truth = cohort.labels[validation]
-            balanced, log_loss = score(truth, logits)["balanced_accuracy"], mean_log_loss(truth, logits)
+            balanced = score(truth, logits, cohort.classes)["balanced_accuracy"]
+            log_loss = mean_log_loss(truth, logits)
             is_best = learner.judge(epoch, (balanced, -log_loss) if recipe.choose == "best" else (epoch,))
             values |= {"validation/balanced_accuracy": balanced, "validation/log_loss": log_loss}
             told += f"  validation: balanced accuracy {balanced:.3f}, log loss {log_loss:.3f}"

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .findings import CODES, Finding
-from .report import Audit, audit_data
+from .report import Audit, audit_cohort, audit_data
 
-__all__ = ["CODES", "Audit", "Finding", "audit_data"]
+__all__ = ["CODES", "Audit", "Finding", "audit_cohort", "audit_data"]

@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .likeness import coarse, likeness, spectra
-from .scan import Slices
+from .slices import Slices
 
 # A near-copy's likeness. On IQ-OTH/NCCD slices of two classes reach 0.64, manipulated copies 0.93 and more; between
 # them lie the neighbours within one scan (median 0.89).

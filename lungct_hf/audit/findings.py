@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from ..cohort.load import is_from_hu, window_spread
+from ..slices.report import InputReport
 from .copies import Copies, Pairs
 from .geometry import not_square
+from .grey import auc
 from .probes import VIEWS
-from .scan import Slices
+from .slices import Slices
 
 CODES: tuple[str, ...] = (
     "duplicate",
@@ -21,6 +24,7 @@ CODES: tuple[str, ...] = (
     "near-copy-across-splits",
     "class-histogram",
     "class-geometry",
+    "mixed-windows",
     "file-order",
     "shortcut-ring",
     "shortcut-1nn",
@@ -68,6 +72,7 @@ def find_warnings(
         *_across_splits(slices, copies),
         *_histograms(slices, differences),
         *_geometry(slices, probes),
+        *_windows(slices),
         *_file_order(slices, copies, order),
         *_shortcuts(slices, probes),
     ]
@@ -194,7 +199,7 @@ def _across_splits(slices: Slices, copies: Copies) -> list[Finding]:
             f"{copies.cut:.2f}{_flipped(near)})"
         )
     if groups:
-        column = slices.grouping.removeprefix("column:")
+        column = slices.grouping.partition(":")[2]
         parts.append(f"{_count(len(groups), f'{column} lies', f'{column}s lie')} in more than one split")
     message = f"{' and '.join(parts)}. Scores on these splits are too good: make new ones by group."
     return [_warning(slices, "near-copy-across-splits", message, rows)]
@@ -235,6 +240,42 @@ def _geometry(slices: Slices, probes: dict[str, Any]) -> list[Finding]:
     values, counts = np.unique(sizes, return_counts=True)
     odd = [row for row in slices.natural_order if sizes[row] != values[counts.argmax()]]
     return [_warning(slices, "class-geometry", _sentence(parts), odd)]
+
+
+def _windows(slices: Slices) -> list[Finding]:
+    """Pictures beside slices from HU, or pictures of plainly different windows, and whether that tells the class."""
+    reports = [slices.cohort.reports[row] for row in slices.rows_of]
+    from_hu = np.asarray([is_from_hu(report) for report in reports])
+    parts = []
+    if from_hu.any() and not from_hu.all():
+        shares = {name: float(from_hu[slices.rows(label)].mean()) for label, name in enumerate(slices.classes)}
+        told = ", ".join(f"{share:.0%} of {name}" for name, share in shares.items())
+        parts.append(f"{int(from_hu.sum())} slices come from HU and {int((~from_hu).sum())} are pictures ({told} HU)")
+    elif not from_hu.any() and (spread := window_spread(reports)):
+        parts.append(
+            f"soft tissue is at grey {spread[0]:.0f} in some pictures and {spread[1]:.0f} in others, so they are of "
+            f"plainly different windows"
+        )
+        parts += _window_of_class(slices, reports)
+    if not parts:
+        return []
+    message = f"{_sentence(parts)} Figures may measure the source of a slice instead of what it shows."
+    return [_warning(slices, "mixed-windows", message, slices.natural_order)]
+
+
+def _window_of_class(slices: Slices, reports: list[InputReport]) -> list[str]:
+    """The two classes that the grey of soft tissue tells apart best, if it does."""
+    tissue = np.asarray([report.facts.get("tissue_grey", np.nan) for report in reports], dtype=np.float64)
+    best, words = TRACE_AUC, []
+    for a, first in enumerate(slices.classes):
+        for b in range(a + 1, len(slices.classes)):
+            one, two = (tissue[slices.rows(label)] for label in (a, b))
+            one, two = one[~np.isnan(one)], two[~np.isnan(two)]
+            if len(one) and len(two) and (found := max(value := auc(one, two), 1 - value)) >= best:
+                best = found
+                medians = f"median {np.median(one):.0f} against {np.median(two):.0f}"
+                words = [f"that alone tells {first} from {slices.classes[b]} ({medians}, AUC {found:.2f})"]
+    return words
 
 
 def file_order(slices: Slices, copies: Copies) -> dict[str, Any]:

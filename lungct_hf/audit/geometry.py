@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .scan import Slices
+from .slices import Slices
 
 
 def geometry(slices: Slices) -> dict[str, dict[str, Any]]:

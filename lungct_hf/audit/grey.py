@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .scan import Slices
+from .slices import Slices
 
 _SIDE = 8  # levels on either side of an empty one that must be in use
 _EXPECTED = 8  # pixels per level there: an empty level has then a chance of e**-8
@@ -110,8 +110,8 @@ def class_differences(slices: Slices) -> tuple[bool, list[dict[str, object]]]:
         for a, first in enumerate(slices.classes):
             for b in range(a + 1, len(slices.classes)):
                 one, two = by_class[a], by_class[b]
-                by_slice = _auc(value[one], value[two])
-                by_group = _auc(_by_group(slices, value, one), _by_group(slices, value, two))
+                by_slice = auc(value[one], value[two])
+                by_group = auc(_by_group(slices, value, one), _by_group(slices, value, two))
                 agree = (by_slice - 0.5) * (by_group - 0.5) > 0
                 low, high = float(np.median(value[one])), float(np.median(value[two]))
                 out.append(
@@ -132,7 +132,7 @@ def _by_group(slices: Slices, value: np.ndarray, rows: np.ndarray) -> np.ndarray
     return np.asarray([np.median(part) for part in np.split(value[ordered], borders)])
 
 
-def _auc(one: np.ndarray, two: np.ndarray) -> float:
+def auc(one: np.ndarray, two: np.ndarray) -> float:
     """The chance that a value of `two` exceeds one of `one`, ties counting half."""
     ordered = np.sort(one)
     below, up_to = np.searchsorted(ordered, two, "left"), np.searchsorted(ordered, two, "right")

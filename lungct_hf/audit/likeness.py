@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .scan import THUMBNAIL
+from .slices import THUMBNAIL
 
 BLIND_SPOTS = (
     "copies that were inverted, turned by more than a few degrees, or cropped or padded by more than a few percent"

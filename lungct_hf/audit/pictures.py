@@ -9,9 +9,7 @@ from html import escape
 
 from PIL import Image
 
-from ..errors import LungCTError
-from ..slices.read import read_slice
-from .scan import Slices
+from .slices import Slices
 
 _GAP = 3  # pixels between the pictures of a strip
 _WIDTH, _HEIGHT, _BOTTOM = 640, 200, 24
@@ -19,10 +17,7 @@ _WIDTH, _HEIGHT, _BOTTOM = 640, 200, 24
 
 def picture(slices: Slices, row: int, side: int = 192) -> str:
     """One slice as a PNG data URI, its longer side at most `side` pixels."""
-    try:
-        image = read_slice(slices.read_bytes(row)).convert("L")
-    except LungCTError as error:
-        raise LungCTError(f'"{slices.ids[row]}" has changed while it was audited: {error}.') from error
+    image = slices.read(row).convert("L")
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return _png(image)
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ..cohort.folds import units
 from .geometry import features
 from .grey import fine_structure
-from .scan import THUMBNAIL, Slices
+from .slices import THUMBNAIL, Slices
 
 RING = 10  # thumbnail pixels: the skin, the table and the air around, hardly any lung
 REPEATS = 3  # random splits per kind, averaged

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
+from ..cohort import Cohort, load_cohort
 from ..cohort.names import SPLITS
 from ..errors import UsageError, require
 from .copies import Copies, find_copies
 from .findings import Finding, across_splits, by_class, file_order, find_warnings, remarks
-from .folders import list_any
 from .geometry import geometry
 from .grey import TRACES, TRACES_OF_PROCESSED, class_differences, statistics
 from .likeness import BLIND_SPOTS
 from .probes import VIEWS, run_probes
-from .scan import Slices, scan
+from .slices import Slices
 
 SCHEMA = 1
 MAX_PAIRS = 200  # near-copy pairs listed per relation
@@ -39,34 +39,38 @@ class Audit:
         return {"schema": SCHEMA, "warnings": [warning.to_dict() for warning in self.warnings], **self.figures}
 
 
-def audit_data(
-    data: str,
-    *,
-    group_column: str | None = None,
-    on_bad_file: str = "refuse",
-    seed: int = 0,
-    folds: int = 5,
-    progress: bool = True,
-) -> Audit:
-    """Audit the data set that `data` names: a folder of class folders, parquet, or a Hub id.
-
-    The result depends on the pictures, labels, groups and (for `file-order` alone) on the names, not on the order in
-    which files are listed. Slices are decoded once; memory grows by about 30 KB per slice.
+def audit_data(data: str, *, seed: int = 0, folds: int = 5, progress: bool = True, **how: Any) -> Audit:
+    """Audit the data set that `data` names; `how` is what `load_cohort` takes (classes, labels, group_column, ...).
 
     Raises:
         UsageError: the call makes no sense.
         LungCTError: the data cannot be audited; the text says what came, what is needed and the fix.
     """
+    _check(seed, folds)
+    return audit_cohort(load_cohort(data, progress=progress, **how), seed=seed, folds=folds, progress=progress)
+
+
+def _check(seed: int, folds: int) -> None:
     if folds < 2:
         raise UsageError(f"{folds} folds were asked for; at least 2 are needed.")
     if not 0 <= seed < 2**31:
         raise UsageError(f"The seed is {seed}; it must be between 0 and {2**31 - 1}.")
-    if on_bad_file not in ("refuse", "skip"):
-        raise UsageError(f'--on-bad-file is "{on_bad_file}"; refuse or skip is needed.')
-    for module in ("datasets", "sklearn", "scipy"):
+    for module in ("sklearn", "scipy"):
         require(module, "train")
-    source = list_any(data, group_column)
-    slices = scan(source, on_bad_file, progress)
+
+
+def audit_cohort(cohort: Cohort, *, seed: int = 0, folds: int = 5, progress: bool = True) -> Audit:
+    """Audit a cohort.
+
+    The result depends on the pictures, labels, groups and (for `file-order` alone) on the names, not on the order in
+    which files are listed. No slice is decoded again; memory grows by about 30 KB per slice, the cohort's included.
+
+    Raises:
+        UsageError: the call makes no sense.
+        LungCTError: there is nothing to compare.
+    """
+    _check(seed, folds)
+    slices = Slices.of(cohort)
     copies = find_copies(slices, seed, progress)
     processed, differences = class_differences(slices)
     words = {trace.name: trace.words for trace in (*TRACES, *TRACES_OF_PROCESSED)}
@@ -77,14 +81,15 @@ def audit_data(
     figures = {
         "made_by": f"lungct_hf {__version__}",
         "data": {
-            "source": source.listing.source,
-            "kind": source.listing.kind,
+            "source": cohort.source,
+            "kind": cohort.kind,
             "slices": len(slices),
-            "notes": list(source.notes),
+            "notes": list(cohort.notes),
+            "left_out": dict(cohort.left_out),
             "bad_files": [{"id": entry.id, "reason": entry.reason} for entry in slices.bad_files],
         },
         "remarks": remarks(probes),
-        "options": {"seed": seed, "folds": folds, "group_column": group_column},
+        "options": {"seed": seed, "folds": folds, "group_column": _column(cohort)},
         "classes": _classes(slices),
         "splits": _splits(slices, copies),
         "groups": _groups(slices),
@@ -104,6 +109,10 @@ def audit_data(
         },
     }
     return Audit(figures, tuple(found), slices, copies)
+
+
+def _column(cohort: Cohort) -> str | None:
+    return cohort.grouping.removeprefix("column:") if cohort.grouping.startswith("column:") else None
 
 
 def _classes(slices: Slices) -> dict[str, dict[str, int]]:

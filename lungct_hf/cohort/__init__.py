@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from .cohort import Cohort
-from .link import link_slices
+from .link import link_slices, regroup
 from .listing import BadFile
 from .load import load_cohort
 from .protocols import make_split
-from .regroup import regroup
 from .split import Split
 
 __all__ = ["BadFile", "Cohort", "Split", "link_slices", "load_cohort", "make_split", "regroup"]

@@ -1,221 +1,227 @@
-"""List image folders: class folders as downloaded, split/class folders, and either with a metadata file."""
+"""List a folder or archive of files: class folders, split and class folders, or files whose labels a table tells."""
 
 from __future__ import annotations
 
-import os
-import stat
-from collections import Counter
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from posixpath import join
-from typing import TYPE_CHECKING
+from typing import Any
 
-from ..errors import BadSliceError, LungCTError
-from ..labels import LABELS, canonical_label
-from ..slices.listing import is_hidden, natural_key, printable
-from .listing import BadFile, Listing, Row
-from .metadata import Metadata, read_metadata
-from .names import (
-    KNOWN_CLASSES,
-    LABEL_COLUMNS,
-    METADATA_NAMES,
-    SPLIT_COLUMNS,
-    canonical_split,
-    check_classes,
-    find_column,
-    find_group_column,
-    first_few,
-)
-from .walk import is_dicom, is_image, subfolders, walk_files
+from ..classes import spelling
+from ..errors import LungCTError
+from ..known_sets import known_classes, known_sets
+from ..slices.listing import natural_key
+from .label_table import LabelTable, read_tables
+from .listing import BadFile, Entry, Listing
+from .names import PATIENT_COLUMNS, canonical_split, find_column, find_group_column, first_few
+from .tree import Tree
 
-if TYPE_CHECKING:
-    import datasets
-
-_NOT_AN_IMAGE = "it is not an image file (PNG, JPEG, TIFF, WebP or BMP needed)"
-EXPORT = (
-    "save each slice as PNG in the lung window first (`lungct_hf.slices.source.open_slices` reads DICOM and gives "
-    "such pictures)"
-)
 LAYOUTS = (
-    "one folder per class (normal, benign, malignant), or train/ and test/ folders that hold such folders, or a "
-    "metadata.csv with the columns file_name and label"
+    "one folder per class, or train/ and test/ folders that hold such folders, or a metadata.csv with the columns "
+    "file_name and label, or for DICOM files a labels.csv with SeriesInstanceUID (or PatientID, ...) and label"
 )
 
 
-def has_image_layout(root: Path) -> bool:
-    """Whether `root` holds class folders or a metadata file, itself or in its split folders."""
-    sections = [root, *(root / name for name in subfolders(root) if canonical_split(name))]
-    return any(
-        any(canonical_label(name) for name in subfolders(section))
-        or any((section / name).is_file() for name in METADATA_NAMES)
-        for section in sections
-    )
+@dataclass(frozen=True)
+class Wanted:
+    """What the call asks for: the group column, the table of --labels, and whether only listed slices count."""
+
+    group_column: str | None = None
+    labels: LabelTable | None = None
+    only_listed: bool = False
 
 
-def list_folder(root: Path, source: str, group_column: str | None, kind: str = "folder") -> Listing:
-    """List the slices below `root`, an existing folder, in one of the `LAYOUTS`.
+def list_tree(tree: Tree, source: str, wanted: Wanted, kind: str = "folder") -> Listing:
+    """List the slices of `tree` in one of the `LAYOUTS`, which may be wrapped in folders that hold nothing else.
 
-    Folders with other names are refused when they hold images and ignored when they do not (notes, masks in other
-    formats). Hidden files are ignored; other files that are no images become bad files.
+    Folders beside the class folders are refused when they hold slices and ignored when they do not (notes). Files that
+    only describe others (tables, notes) are passed over; other files that are no slices turn out to be bad later.
 
     Raises:
-        LungCTError: the layout is none of those, a class is missing, or the metadata contradict the folders.
+        LungCTError: the layout is none of those, a class folder is empty, or the table contradicts the folders.
     """
-    split_of = {name: split for name in subfolders(root) if (split := canonical_split(name))}
-    classes = [name for name in subfolders(root) if canonical_label(name)]
-    if split_of and classes:
-        raise LungCTError(
-            f'"{source}" holds both split folders ({", ".join(split_of)}) and class folders ({", ".join(classes)}). '
-            f"Fix: keep one of the two layouts."
-        )
-    meta = read_metadata(root, list(split_of))
-    column = find_group_column(meta.columns, group_column, " and ".join(meta.files) or f'"{source}"')
-    rows: list[Row] = []
-    bad: list[BadFile] = []
-    empty: list[str] = []
-    for section in split_of or [""]:
-        folders = [name for name in subfolders(root / section) if canonical_label(name)]
-        if folders:
-            _check_strays(root, section, folders)
-            found = _rows_of_classes(root, section, folders, meta, bad)
-            empty += [
-                join(section, name)
-                for name in folders
-                if not any(row.id.startswith(join(section, name, "")) for row in found)
-            ]
-        elif meta.files:
-            found = _rows_of_metadata(root, section, meta, bad)
-        else:
-            raise _no_layout(root, section, source)
-        for row in found:
-            row.group = meta.get(row.id, column)
-            named = meta.get(row.id, find_column(meta.columns, SPLIT_COLUMNS))
-            row.split = split_of[section] if section else canonical_split(named) or ""
-            row.name = row.id.removeprefix(f"{section}/") if section else row.id
-        rows += found
+    root = _unwrapped(tree, wanted)
+    split_of = {
+        join(root, name): split
+        for name in tree.subfolders(root)
+        if (split := canonical_split(name)) and tree.holds_slices(join(root, name))
+    }
+    sections = list(split_of) or [root]
+    table = wanted.labels or read_tables(tree, [root, *split_of])
+    folders = {section: _class_folders(tree, section) for section in sections}
+    listing = Listing(kind, source, [], {}, table, _group_column(table, wanted, source), list(tree.bad))
+    if root:
+        listing.notes.append(f'read the folder "{root}" inside it')
     if split_of:
-        _check_strays(root, "", list(split_of))
-    known = {row.id for row in rows} | {entry.id for entry in bad}
-    bad += [BadFile(name, "it is listed in the metadata but not there") for name in meta.rows if name not in known]
-    rows = [row for row in rows if _has_utf8_name(row, bad)]
-    rows.sort(key=lambda row: natural_key(row.id))
-    hint = f"The class folder {first_few(empty)} holds no images. Fix: {_fill(root, empty)}." if empty else ""
-    counts = Counter(LABELS[row.label] for row in rows)
-    check_classes(counts, f'"{source}"', hint or f"Folder names that are known: {KNOWN_CLASSES}.")
-    paths = [str(root.resolve() / row.id) for row in rows]
-    return Listing(kind, source, rows, lambda i: file_bytes(paths[i]), lambda: dataset_of_paths(paths), column, bad)
+        _check_strays(tree, root, [name.rsplit("/", 1)[-1] for name in split_of], between_splits=True)
+    by_folder = _folders_are_classes(folders, table)
+    for section in sections:
+        if by_folder and folders[section]:
+            _check_strays(tree, section, folders[section])
+            _add_classes(tree, section, folders[section], table, listing)
+        elif table.label_column and not table.headers:
+            _add_listed(tree, section, table, wanted, listing)
+        elif table.label_column:
+            listing.entries += [Entry(path, tree.files[path]) for path in tree.below(section) if tree.is_slice(path)]
+        else:
+            raise _no_layout(tree, section, source, table)
+    for entry in listing.entries:
+        section = next(name for name in sections if not name or entry.id.startswith(f"{name}/"))
+        entry.name = entry.id.removeprefix(f"{section}/") if section else entry.id
+        entry.group = table.get(entry.id, listing.group_column)
+        entry.split = split_of.get(section) or canonical_split(table.get(entry.id, table.split_column)) or ""
+        # Whatever the wrapping is called, it is no part of a slice's name.
+        entry.id = entry.id.removeprefix(f"{root}/") if root else entry.id
+    known = {join(root, entry.id) for entry in listing.entries} | {entry.id for entry in listing.bad}
+    listing.bad += [
+        BadFile(name, "it is listed in the metadata but not there")
+        for name in table.files
+        if name not in known and name.rpartition("#")[0] not in known
+    ]
+    listing.entries.sort(key=lambda entry: natural_key(entry.id))
+    if not by_folder:
+        listing.names = _names_in_table(listing, table)
+    elif any(folders.values()):
+        listing.names = {split_of.get(section, ""): names for section, names in folders.items()}
+    return listing
 
 
-def _fill(root: Path, empty: list[str]) -> str:
-    """What to do about folders without images."""
-    dicom = sum(is_dicom(name) for folder in empty for name in walk_files(root / folder))
-    return f"DICOM files lie there ({dicom}); {EXPORT}" if dicom else "fill it"
+def _unwrapped(tree: Tree, wanted: Wanted) -> str:
+    """The folder that holds the classes or splits: downloads often come wrapped in one or two folders more."""
+    root = ""
+    while wanted.labels is None and not any(name.rpartition("/")[0] == root for name in tree.tables):
+        inside = [name for name in tree.subfolders(root) if tree.holds_slices(join(root, name))]
+        if len(inside) != 1 or canonical_split(inside[0]) or _is_known(inside[0]) or tree.loose(root):
+            break
+        deeper = join(root, inside[0])
+        if not any(tree.holds_slices(join(deeper, name)) for name in tree.subfolders(deeper)):
+            break
+        root = deeper
+    return root
 
 
-def dataset_of_paths(paths: list[str]) -> datasets.Dataset:
-    """A Dataset with the column image that points at `paths`."""
-    import datasets
-
-    return datasets.Dataset.from_dict({"image": paths}, features=datasets.Features({"image": datasets.Image()}))
+def _is_known(name: str) -> bool:
+    return any(known.classes.find(name) for known in known_sets().values())
 
 
-def file_bytes(path: str | Path) -> bytes:
-    """The file's content; BadSliceError with the reason if it cannot be read."""
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe waits for somebody to write into it
-            raise BadSliceError("it is a pipe, a socket or a device, not a regular file")
-        return Path(path).read_bytes()
-    except FileNotFoundError as error:
-        raise BadSliceError("the file does not exist") from error
-    except OSError as error:
-        raise BadSliceError(f"it cannot be read ({error.strerror})") from error
+def _class_folders(tree: Tree, section: str) -> list[str]:
+    return [name for name in tree.subfolders(section) if tree.holds_slices(join(section, name))]
 
 
-def _rows_of_classes(root: Path, section: str, folders: list[str], meta: Metadata, bad: list[BadFile]) -> list[Row]:
-    rows = []
-    label_column = find_column(meta.columns, LABEL_COLUMNS)
+def _folders_are_classes(folders: Mapping[str, list[str]], table: LabelTable) -> bool:
+    """Whether the folders are classes: where a table has labels, only if the folders are called like them."""
+    names = {name for found in folders.values() for name in found}
+    labels = table.labels()
+    if not names or not table.label_column:
+        return bool(names)
+    return {spelling(name) for name in names} <= set(map(spelling, labels)) or known_classes(
+        [*names, *labels]
+    ) is not None
+
+
+def _group_column(table: LabelTable, wanted: Wanted, source: str) -> str | None:
+    where = table.shown or f'"{source}"'
+    if wanted.group_column is not None or table.files:
+        return find_group_column(table.columns, wanted.group_column, where)
+    # A header names the patient; a table's series or study would only part what belongs together.
+    return None if "patient" in table.headers else find_column(table.columns, (*PATIENT_COLUMNS, "group"))
+
+
+def _add_classes(tree: Tree, section: str, folders: list[str], table: LabelTable, listing: Listing) -> None:
     for folder in folders:
-        label = canonical_label(folder)
-        assert label is not None
-        for name in walk_files(root / section / folder):
-            path = join(section, folder, name)
-            if not is_image(name):
-                bad.append(BadFile(printable(path), _NOT_AN_IMAGE))
-                continue
-            said = canonical_label(meta.get(path, label_column))
-            if said not in (None, label):
-                raise LungCTError(
-                    f'"{path}" lies in a folder for {label} slices, but {meta.files[0]} calls it {said}. Fix: correct '
-                    f"one of them."
-                )
-            rows.append(Row(path, LABELS.index(label)))
-    return rows
-
-
-def _rows_of_metadata(root: Path, section: str, meta: Metadata, bad: list[BadFile]) -> list[Row]:
-    column = find_column(meta.columns, LABEL_COLUMNS)
-    if column is None:
-        raise LungCTError(
-            f"{meta.files[0]} has no label column (it has: {', '.join(meta.columns)}) and there are no class folders. "
-            f"Fix: add a column label with normal, benign or malignant."
-        )
-    listed = [name for name in meta.rows if not section or name.startswith(f"{section}/")]
-    unknown = sorted({meta.get(name, column) for name in listed if canonical_label(meta.get(name, column)) is None})
-    if unknown:
-        raise LungCTError(
-            f'The label column "{column}" of {meta.files[0]} has unknown values: '
-            f"{first_few([repr(v) for v in unknown])}. Known: {KNOWN_CLASSES}. Fix: rename them or remove those rows."
-        )
-    files = {join(section, name) for name in walk_files(root / section)}
-    unlisted = sorted((name for name in files if is_image(name) and name not in meta.rows), key=natural_key)
-    if unlisted:
-        raise LungCTError(
-            f"{len(unlisted)} images have no row in {meta.files[0]}: {first_few(unlisted, 5)}. Fix: add rows for them "
-            f"or move them away."
-        )
-    bad += [BadFile(name, _NOT_AN_IMAGE) for name in listed if name in files and not is_image(name)]
-    labels = {name: LABELS.index(str(canonical_label(meta.get(name, column)))) for name in listed}
-    return [Row(name, label) for name, label in labels.items() if name in files and is_image(name)]
-
-
-def _check_strays(root: Path, section: str, folders: list[str]) -> None:
-    """Raise if images lie beside the folders that are read: nobody said what they are."""
-    here = root / section
-    for folder in subfolders(here):
-        if folder in folders:
-            continue
-        images = sum(map(is_image, walk_files(here / folder)))
-        if images:
+        for path in tree.below(join(section, folder)):
+            said = table.get(path, table.label_column)
+            if said and spelling(said) != spelling(folder):
+                both = known_classes([said, folder])
+                # Two names of a known set that mean one class make no set of two.
+                if both is not None or not _mean_the_same(said, folder):
+                    raise LungCTError(
+                        f'"{path}" lies in the folder "{folder}", but {table.shown} calls it {said}. Fix: correct one '
+                        f"of them."
+                    )
+            listing.entries.append(Entry(path, tree.files[path], label=folder))
+    for name in tree.subfolders(section):
+        if name not in folders and _is_known(name) and known_classes([*folders, name]) is not None:
             raise LungCTError(
-                f'Unknown folder "{join(section, folder)}" with {images} images beside {first_few(folders)}. Class '
-                f"folder names that are known: {KNOWN_CLASSES}. Fix: rename it or move it away."
+                f'The class folder "{join(section, name)}" holds no slices. Fix: fill it, or remove it to do without.'
             )
-    loose = sorted(e.name for e in os.scandir(here) if e.is_file() and is_image(e.name) and not is_hidden(e.name))
-    if loose:
+
+
+def _mean_the_same(one: str, other: str) -> bool:
+    sets = known_sets().values()
+    return any((found := known.classes.find(one)) and found == known.classes.find(other) for known in sets)
+
+
+def _add_listed(tree: Tree, section: str, table: LabelTable, wanted: Wanted, listing: Listing) -> None:
+    """The files below `section` that a table lists by path, whole or slice by slice ("PATH#FRAME")."""
+    inside = [name for name in table.files if not section or name.startswith(f"{section}/")]
+    entries: dict[str, Entry] = {}
+    for name in inside:
+        label = table.get(name, table.label_column)
+        path, _, number = name.rpartition("#")
+        if name in tree.files:
+            entries.setdefault(name, Entry(name, tree.files[name])).label = label
+        elif path in tree.files and number.isdecimal():
+            entries.setdefault(path, Entry(path, tree.files[path])).frames[int(number)] = label
+        else:
+            continue
+        if not label:
+            listing.bad.append(BadFile(name, "it has no label"))
+            entries.pop(name, None)
+    unlisted = [name for name in tree.below(section) if name not in table.files and name not in entries]
+    unlisted = [name for name in unlisted if tree.is_slice(name)]
+    if unlisted and wanted.only_listed:
+        listing.left_out["not listed in the table"] += len(unlisted)
+    elif unlisted:
         raise LungCTError(
-            f"{len(loose)} images lie outside the folders {first_few(folders)}: {first_few(loose, 5)}. Fix: move them "
-            f"into the folder of their class, or away."
+            f"{len(unlisted)} images have no row in {table.shown}: {first_few(unlisted, 5)}. Fix: add rows for them, "
+            f"move them away, or leave them out with --slices listed."
+        )
+    listing.entries += entries.values()
+
+
+def _names_in_table(listing: Listing, table: LabelTable) -> dict[str, list[str]]:
+    """The labels by split, of the files that are there; of rows about headers, all of them."""
+    names: dict[str, list[str]] = {}
+    for entry in listing.entries:
+        labels = [entry.label, *entry.frames.values()]
+        names.setdefault(entry.split, []).extend(label for label in labels if label)
+    rows: list[Mapping[str, Any]] = [row for found in table.headers.values() for row in found.values()]
+    for row in rows:
+        split = canonical_split(table.cell(row, table.split_column)) or ""
+        if label := table.cell(row, table.label_column):
+            names.setdefault(split, []).append(label)
+    return {split: list(dict.fromkeys(found)) for split, found in names.items()}
+
+
+def _check_strays(tree: Tree, section: str, folders: list[str], *, between_splits: bool = False) -> None:
+    """Raise if slices lie beside the folders that are read: nobody said what they are."""
+    for folder in tree.subfolders(section):
+        if folder in folders or not tree.holds_slices(join(section, folder)):
+            continue
+        raise LungCTError(
+            f'Both split folders ({first_few(folders)}) and another folder with slices, "{folder}", lie side by side. '
+            f"Fix: keep one of the two layouts, or move it away."
+        )
+    if loose := tree.loose(section):
+        kind = "split" if between_splits else "class"
+        raise LungCTError(
+            f"{len(loose)} images lie outside the {kind} folders {first_few(folders)}: {first_few(loose, 5)}. Fix: "
+            f"move them into the folder of their class, or away."
         )
 
 
-def _no_layout(root: Path, section: str, source: str) -> LungCTError:
+def _no_layout(tree: Tree, section: str, source: str, table: LabelTable) -> LungCTError:
     shown = f'"{join(source, section) if section else source}"'
-    images = [name for name in walk_files(root / section) if is_image(name)]
-    if not images:
-        dicom = sum(map(is_dicom, walk_files(root / section)))
-        fix = f" Fix: DICOM files lie there ({dicom}); {EXPORT}." if dicom else ""
-        return LungCTError(f"{shown} holds no images and no parquet file. Needed: {LAYOUTS}.{fix}")
-    # Downloads often come wrapped in one or two folders more.
-    inside = sorted({name.rsplit("/", 2)[0] for name in images if name.count("/") > 1})
-    inner = next((name for name in inside if any(canonical_label(f) for f in subfolders(root / section / name))), None)
-    if inner is not None:
-        return LungCTError(f'{shown} has no class folders, but "{inner}" in it has. Fix: pass that folder.')
-    folders = subfolders(root / section)
-    found = f"it holds the folders {first_few(folders)}" if folders else f"it holds {len(images)} images"
-    return LungCTError(f"{shown} has no class folders: {found}. Known names: {KNOWN_CLASSES}. Needed: {LAYOUTS}.")
-
-
-def _has_utf8_name(row: Row, bad: list[BadFile]) -> bool:
-    shown = printable(row.id)
-    if shown != row.id:
-        bad.append(BadFile(shown, "its file name is not valid UTF-8"))
-    return shown == row.id
+    found = [name for name in tree.below(section) if tree.is_slice(name)]
+    if table.tables and not table.label_column:
+        return LungCTError(
+            f"{table.shown} has no label column (it has: {', '.join(table.columns)}) and there are no class folders. "
+            f"Fix: add a column label with the name of each slice's class."
+        )
+    if not found:
+        bad = f" ({first_few([f'{bad.id}: {bad.reason}' for bad in tree.bad], 3)})" if tree.bad else ""
+        return LungCTError(f"{shown} holds no images, volumes or parquet files{bad}. Needed: {LAYOUTS}.")
+    return LungCTError(
+        f"{shown} has no class folders and no table of labels: it holds {len(found)} files. Needed: {LAYOUTS}."
+    )

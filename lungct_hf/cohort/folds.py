@@ -7,8 +7,8 @@ import warnings
 
 import numpy as np
 
+from ..classes import Classes
 from ..errors import LungCTError
-from ..labels import LABELS
 
 _ATTEMPTS = 50
 
@@ -30,17 +30,17 @@ def units(groups: np.ndarray, sha256: np.ndarray) -> np.ndarray:
     return connected_components(links, directed=False)[1][group] if nodes else group
 
 
-def image_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
+def image_folds(labels: np.ndarray, classes: Classes, folds: int, seed: int) -> np.ndarray:
     """int (N,): stratified folds by image. Rows must be in canonical order."""
     from sklearn.model_selection import StratifiedKFold
 
-    for i, label in enumerate(LABELS):
+    for i, label in enumerate(classes):
         _check_enough(int(np.sum(labels == i)), folds, label, "slices", "the data")
     return _assign(StratifiedKFold(folds, shuffle=True, random_state=seed), labels, None)
 
 
 def grouped_folds(
-    labels: np.ndarray, members: np.ndarray, folds: int, seed: int, where: str = "the data"
+    labels: np.ndarray, members: np.ndarray, classes: Classes, folds: int, seed: int, where: str = "the data"
 ) -> np.ndarray:
     """int (N,): stratified folds that keep every unit of `members` whole. Rows must be in canonical order.
 
@@ -49,7 +49,7 @@ def grouped_folds(
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    for i, label in enumerate(LABELS):
+    for i, label in enumerate(classes):
         _check_enough(len(set(members[labels == i].tolist())), folds, label, "groups", where)
     # Numbered by first appearance: scikit-learn sorts groups by name, and names must not matter.
     _, first, inverse = np.unique(members, return_index=True, return_inverse=True)
@@ -59,7 +59,7 @@ def grouped_folds(
         derived = hashlib.sha256(f"{seed}/{attempt}".encode()).digest()
         state = seed if attempt == 0 else int.from_bytes(derived[:4], "little")
         fold_of = _assign(StratifiedGroupKFold(folds, shuffle=True, random_state=state), labels, numbered)
-        if all(len(set(fold_of[labels == i].tolist())) == folds for i in range(len(LABELS))):
+        if all(len(set(fold_of[labels == i].tolist())) == folds for i in range(len(classes))):
             return fold_of
     raise LungCTError(
         f"No assignment of the groups of {where} to {folds} folds was found in which every fold has every class. Fix: "
@@ -80,6 +80,6 @@ def _check_enough(count: int, folds: int, label: str, what: str, where: str) -> 
     if count < folds:
         fix = f"{count} folds, or " if count >= 3 else ""
         raise LungCTError(
-            f"The class {label} has only {count} {what} in {where}; {folds} folds need at least {folds}. Fix: {fix}"
+            f'The class "{label}" has only {count} {what} in {where}; {folds} folds need at least {folds}. Fix: {fix}'
             f"more {label} cases."
         )

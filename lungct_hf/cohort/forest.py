@@ -7,7 +7,7 @@ from collections import defaultdict
 import numpy as np
 
 # From the plainest evidence to the weakest. A slice's reason is the first kind of link that ties it to its group.
-KINDS = ("same-bytes", "thumbnail", "phash", "mirror", "backbone", "neighbour", "file-block")
+KINDS = ("same-bytes", "one-scan", "thumbnail", "phash", "mirror", "backbone", "neighbour", "file-block")
 _BITS = 256
 
 
@@ -68,7 +68,8 @@ class Forest:
 def describe(cost: float, partner: str) -> str:
     """A link in words: "thumbnail 0.981 with X"."""
     kind, loss = KINDS[int(cost) - 1], cost % 1
-    strength = {"same-bytes": "", "file-block": "", "phash": f" {round(loss * _BITS)}"}.get(kind, f" {1 - loss:.3f}")
+    strength = "" if kind in ("same-bytes", "one-scan", "file-block") else f" {1 - loss:.3f}"
+    strength = f" {round(loss * _BITS)}" if kind == "phash" else strength
     return f"{kind}{strength} with {partner}"
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import LungCTError, UsageError
-from .folder import list_folder
+from .folder import Wanted, list_tree
 from .listing import Listing
-from .metadata import METADATA_NAMES
+from .names import METADATA_NAMES
 from .table import list_tables
-from .walk import is_image
+from .tree import Tree, is_slice_name
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -26,11 +26,11 @@ def parse_hub_id(data: str) -> tuple[str, str | None] | None:
     return (match["repo"], match["revision"]) if match else None
 
 
-def list_hub(repo: str, revision: str | None, group_column: str | None) -> Listing:
+def list_hub(repo: str, revision: str | None, wanted: Wanted) -> Listing:
     """List every split of the data set `repo` at `revision` (branch, tag or commit; default: the main branch).
 
-    Repos of plain pictures are fetched and read as a folder, so that labels and splits are not guessed from names;
-    all others go through `datasets.load_dataset`.
+    Repos of plain pictures, DICOM files or volumes are fetched and read as a folder, so that labels and splits are not
+    guessed from names; all others go through `datasets.load_dataset`.
 
     Raises:
         LungCTError: the Hub, the repo or the revision cannot be reached, or the data set does not load.
@@ -41,12 +41,12 @@ def list_hub(repo: str, revision: str | None, group_column: str | None) -> Listi
 
     commit, files = resolve_dataset(HfApi(), repo, revision)
     source = f"{repo}@{commit}"
-    pictures = [name for name in files if is_image(name)]
+    slices = [name for name in files if is_slice_name(name) and not name.endswith(".zip")]
     try:
-        if pictures and not any(_is_table(name) for name in files):
-            wanted = [*pictures, *(name for name in files if name.rsplit("/", 1)[-1] in METADATA_NAMES)]
-            folder = snapshot_download(repo, repo_type="dataset", revision=commit, allow_patterns=wanted)
-            return list_folder(Path(folder), source, group_column, kind="hub")
+        if slices and not any(_is_table(name) for name in files):
+            needed = [*slices, *(name for name in files if name.rsplit("/", 1)[-1] in METADATA_NAMES)]
+            folder = snapshot_download(repo, repo_type="dataset", revision=commit, allow_patterns=needed)
+            return list_tree(Tree.of_folder(Path(folder)), source, wanted, kind="hub")
         tables = datasets.load_dataset(repo, revision=commit)
     except (
         HfHubHTTPError,
@@ -59,7 +59,7 @@ def list_hub(repo: str, revision: str | None, group_column: str | None) -> Listi
         cause = e.__cause__ or e
         reason = str(cause).strip().split("\n")[0] or type(cause).__name__
         raise LungCTError(f'The Hub data set "{source}" could not be loaded: {reason}') from e
-    return list_tables(dict(tables), "hub", source, group_column, root=None)
+    return list_tables(dict(tables), "hub", source, wanted.group_column, root=None)
 
 
 def resolve_dataset(api: HfApi, repo: str, revision: str | None) -> tuple[str, list[str]]:

@@ -6,18 +6,21 @@ With the default cuts the 1,097 slices of IQ-OTH/NCCD form 26 benign, 45 maligna
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tqdm import tqdm
 
-from ..errors import LungCTError
+from ..errors import LungCTError, UsageError
 from . import similarity
+from .cohort import Cohort
 from .folds import canonical_order
 from .forest import Forest, describe
-from .numbers import block_pairs, neighbours
-from .rule import Cuts, block_size, needs_backbone
+from .names import SPLIT_ALIASES
+from .rule import NAMED, Cuts, block_size, needs_backbone, parse_grouping, with_backbone
 from .similarity import hash_distance, mirrored, perceptual_signs, unit_rows
 
 ALONE = "alone"
@@ -50,16 +53,18 @@ def find_links(
     names: Sequence[str],
     *,
     ids: Sequence[str] | None = None,
+    scans: Sequence[str] | None = None,
     features: np.ndarray | None = None,
     cuts: Cuts | None = None,
     progress: bool = False,
 ) -> Links:
     """Group slices by the rule `grouping`; slices share a group if a chain of links joins them.
 
-    Always linked are identical files, whatever their class. "similarity" adds slices with thumbnails, mirrored
-    thumbnails or perceptual hashes beyond `cuts`, and with `features` (grouping "similarity+backbone") those with
-    features beyond them. "linked" adds to that slices of one class with consecutive numbers in otherwise equal names.
-    "file-blocks:N" links, by class, file numbers 1 to N, N+1 to 2N, and so on, and looks at no picture.
+    Always linked are identical files, whatever their class, and slices of one scan. "similarity" adds slices with
+    thumbnails, mirrored thumbnails or perceptual hashes beyond `cuts`, and with `features` (grouping
+    "similarity+backbone") those with features beyond them. "linked" adds to that slices of one class with consecutive
+    numbers in otherwise equal names. "file-blocks:N" links, by class, file numbers 1 to N, N+1 to 2N, and so on, and
+    looks at no picture.
 
     The groups and their names do not depend on the order of the slices; under "similarity" not on file names either.
 
@@ -69,6 +74,7 @@ def find_links(
         thumbs48: uint8 (N, 48, 48), grey.
         names: N paths below the data root; "" where a slice has none (no file number then).
         ids: what reasons call the slices (default: `names`).
+        scans: equal for slices of one scan, or of one patient where a header says so; "" for single pictures.
         features: float (N, D) with rows of norm 1.
         progress: show a bar on stderr when it takes more than two seconds. Time grows with N squared, memory with N.
 
@@ -88,6 +94,8 @@ def find_links(
     forest = Forest(len(sha))
     same = np.flatnonzero(sha[1:] == sha[:-1])
     forest.add("same-bytes", np.stack([same, same + 1], axis=1))
+    if scans is not None:
+        forest.add("one-scan", _chained([scans[i] for i in order]))
     size = block_size(grouping)
     if size is not None:
         pairs = block_pairs(classes, paths, size)
@@ -109,6 +117,16 @@ def find_links(
         alone = partner[row] < 0
         reasons[place] = ALONE if alone else describe(float(costs[row]), str(called[order[partner[row]]]))
     return Links(groups, reasons)
+
+
+def _chained(names: Sequence[str]) -> np.ndarray:
+    """int (n, 2): pairs that chain together all rows of one name; "" is none."""
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    for row, name in enumerate(names):
+        if name:
+            rows_of[name].append(row)
+    pairs = [pair for rows in rows_of.values() for pair in zip(rows, rows[1:], strict=False)]
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
 def _check_features(grouping: str, features: np.ndarray | None, count: int) -> None:
@@ -168,3 +186,94 @@ def _link_neighbours(
     loss = 1 - np.einsum("ij,ij->i", unit[pairs[:, 0]], unit[pairs[:, 1]])
     close = loss < 1 - cuts.neighbour
     forest.add("neighbour", pairs[close], loss[close])
+
+
+# File numbers: "Normal case (12).jpg" is number 12 of a run, and what was numbered together was scanned together.
+
+Run = tuple[int, str, str]  # class, text before the number, text after it
+
+
+def file_runs(labels: np.ndarray, names: Sequence[str]) -> dict[Run, dict[int, list[int]]]:
+    """{run: {number: rows}} for all slices whose name ends in a number; the runs of two classes are never one."""
+    runs: dict[Run, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for i, name in enumerate(names):
+        match = re.fullmatch(r"(.*?)([0-9]+)([^0-9/]*)", _plain_name(name), flags=re.DOTALL)
+        if match:
+            runs[int(labels[i]), match[1], match[3]][int(match[2])].append(i)
+    return runs
+
+
+def neighbours(labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """int (n, 2): pairs of rows of one run with consecutive numbers."""
+    pairs = [
+        (i, j)
+        for numbered in file_runs(labels, names).values()
+        for number, rows in numbered.items()
+        for i in rows
+        for j in numbered.get(number + 1, ())
+    ]
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+
+def block_pairs(labels: np.ndarray, names: Sequence[str], size: int) -> np.ndarray:
+    """int (n, 2): pairs that chain together all rows of one run whose numbers lie in one block (1 to size, ...)."""
+    blocks: dict[tuple[Run, int], list[int]] = defaultdict(list)
+    for run, numbered in file_runs(labels, names).items():
+        for number in sorted(numbered):
+            blocks[run, (number - 1) // size] += numbered[number]
+    pairs = [pair for rows in blocks.values() for pair in zip(rows, rows[1:], strict=False)]
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+
+def _plain_name(name: str) -> str:
+    """The path without its ending and its split folder: a data set cut into train/ and test/ keeps its numbers."""
+    head, _, rest = name.partition("/")
+    path = rest if rest and head.lower() in SPLIT_ALIASES else name
+    return re.sub(r"\.[A-Za-z]+$", "", path)
+
+
+def regroup(
+    cohort: Cohort,
+    grouping: str,
+    *,
+    features: np.ndarray | None = None,
+    weights: str = "",
+    cuts: Cuts | None = None,
+    progress: bool = False,
+) -> Cohort:
+    """`cohort` with the groups of the rule `grouping`: linked, similarity or file-blocks:N.
+
+    Args:
+        features: float32 (N, D), rows of norm 1 (`lungct_hf.model.features.backbone_features`): slices with features
+            that are nearly the same are linked too, and "+backbone" is added to the grouping's name.
+        weights: what identifies the backbone that gave them, for the manifest.
+
+    Raises:
+        UsageError: `grouping` is a column (load the data with it instead) or has no use for features.
+        LungCTError: the data do not allow it.
+    """
+    rule, _ = parse_grouping(grouping)
+    if rule is None:
+        raise UsageError(f'The grouping "{grouping}" is no rule to link slices by. Needed: {NAMED}.')
+    if features is not None:
+        rule = with_backbone(rule.removesuffix("+backbone"))
+    cuts = cuts or Cuts()
+    links = find_links(
+        rule,
+        cohort.labels,
+        cohort.sha256.tolist(),
+        cohort.thumbs48,
+        cohort.names,
+        ids=cohort.ids.tolist(),
+        scans=cohort.scans,
+        features=features,
+        cuts=cuts,
+        progress=progress,
+    )
+    return replace(
+        cohort,
+        groups=np.asarray(links.groups, np.str_),
+        grouping=rule,
+        rule=cuts.text(rule, weights),
+        reasons=tuple(links.reasons),
+    )

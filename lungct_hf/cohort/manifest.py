@@ -14,7 +14,6 @@ import numpy as np
 
 from ..errors import LungCTError
 from ..files import write_atomic
-from ..labels import LABELS, canonical_label
 from .names import SPLITS, canonical_split, first_few
 
 PROTOCOLS: tuple[str, ...] = ("grouped", "image", "given")
@@ -108,7 +107,7 @@ def read_manifest(path: Path) -> Manifest:
     return Manifest(
         ids=[row["id"] for row in rows],
         sha256=[row["sha256"].lower() for row in rows],
-        labels=[str(canonical_label(row["label"])) for row in rows],
+        labels=[row["label"] for row in rows],
         groups=[row["group"] for row in rows],
         splits=splits,
         fold_of=fold_of,
@@ -143,13 +142,11 @@ def _wrong_cell(row: dict[str, str]) -> str:
         return "it has another number of cells than the header"
     if not re.fullmatch(r"[0-9a-fA-F]{64}", row["sha256"]):
         return f'"{row["sha256"]}" is not a sha256'
-    if canonical_label(row["label"]) is None:
-        return f'"{row["label"]}" is none of the classes {", ".join(LABELS)}'
     if _split_name(row["split"]) is None:
         return f'"{row["split"]}" is none of the splits {", ".join([*SPLITS, DROPPED])}'
     if not re.fullmatch(r"-?[0-9]{1,6}", row["fold"]):
         return f'the fold "{row["fold"]}" is not a number'
-    return "" if row["id"] and row["group"] else "its id or group is empty"
+    return "" if row["id"] and row["group"] and row["label"] else "its id, label or group is empty"
 
 
 def _split_name(text: str) -> str | None:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..errors import LungCTError
-from ..labels import ALIASES, LABELS
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 
@@ -24,25 +23,26 @@ SPLIT_ALIASES: dict[str, str] = {
 }
 
 # In order of trust: a patient is the safest unit to keep together, a study or series of theirs the least.
-GROUP_COLUMNS: tuple[str, ...] = (
-    "patient_id",
-    "patient",
-    "case_id",
-    "case",
-    "subject_id",
-    "subject",
-    "group",
-    "series_id",
-    "series",
-    "study_id",
-)
+PATIENT_COLUMNS: tuple[str, ...] = ("patient_id", "patient", "case_id", "case", "subject_id", "subject")
+SERIES_COLUMNS: tuple[str, ...] = ("SeriesInstanceUID", "series_uid", "series_id", "series")
+STUDY_COLUMNS: tuple[str, ...] = ("StudyInstanceUID", "study_uid", "study_id", "study")
+GROUP_COLUMNS: tuple[str, ...] = (*PATIENT_COLUMNS, "group", "series_id", "series", "study_id")
 LABEL_COLUMNS: tuple[str, ...] = ("label", "class", "diagnosis")
 SPLIT_COLUMNS: tuple[str, ...] = ("split",)
 FILE_COLUMNS: tuple[str, ...] = ("file_name", "file", "path")
 IMAGE_COLUMNS: tuple[str, ...] = ("image", "img", *FILE_COLUMNS)
-METADATA_NAMES: tuple[str, ...] = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-
-KNOWN_CLASSES = ", ".join(f'"{name}"' for name in ALIASES)
+VOLUME_COLUMNS: tuple[str, ...] = ("nifti", "volume", "dicom", "scan")
+# By which a table of labels may name what it labels, the finest first.
+KEY_COLUMNS: dict[str, tuple[str, ...]] = {
+    "file": FILE_COLUMNS,
+    "sop": ("SOPInstanceUID", "sop_uid", "instance_uid"),
+    "series": SERIES_COLUMNS,
+    "study": STUDY_COLUMNS,
+    "patient": PATIENT_COLUMNS,
+}
+METADATA_NAMES: tuple[str, ...] = tuple(
+    f"{stem}.{ending}" for stem in ("metadata", "labels") for ending in ("csv", "jsonl", "parquet")
+)
 
 
 def canonical_split(name: str) -> str | None:
@@ -84,17 +84,6 @@ def first_few(items: Sequence[str], limit: int = 10) -> str:
     """ "a, b, c" or "a, b, ... and 7 more"."""
     shown = ", ".join(items[:limit])
     return shown if len(items) <= limit else f"{shown}, ... and {len(items) - limit} more"
-
-
-def check_classes(counts: dict[str, int], where: str, hint: str = "") -> None:
-    """Raise unless each of the three classes has at least one slice. `counts` is {class: number of slices}."""
-    missing = [label for label in LABELS if not counts.get(label)]
-    if missing:
-        found = ", ".join(f"{label} ({counts[label]})" for label in LABELS if counts.get(label)) or "none"
-        raise LungCTError(
-            f"{where} has no {' and no '.join(missing)} slices; classes found: {found}. All three of "
-            f"{', '.join(LABELS)} are needed. {hint or 'Fix: add the missing class.'}"
-        )
 
 
 def _plain(name: str) -> str:

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from ..classes import Classes
-from ..errors import UsageError
-from ..labels import LABELS, SCHEMA_1
-from .fingerprint import fingerprint
+from ..errors import LungCTError, UsageError
+from ..known_sets import known_classes
+from ..slices.listing import natural_key
+from .cohort import fingerprint
 from .folds import units
 from .manifest import DROPPED, Manifest, read_manifest, write_manifest
 from .names import SPLITS
@@ -26,9 +27,9 @@ class Split:
 
     `protocol` is grouped, image or given; `split` holds train, validation or test, or dropped where `margin` (a
     correlation of thumbnails) took a slice out that is too like a test slice; `fold_of` the cross-validation fold in
-    which a slice is tested, -1 where the data name their own test set. Under grouped and image, test is fold `fold`
-    and validation the next one. `grouping` and `rule` say what made the groups, `reasons` what ties each slice to its
-    own.
+    which a slice is tested, -1 where the data name their own test set; `labels` indices into `classes`. Under grouped
+    and image, test is fold `fold` and validation the next one. `grouping` and `rule` say what made the groups,
+    `reasons` what ties each slice to its own.
     """
 
     protocol: str
@@ -42,10 +43,10 @@ class Split:
     sha256: np.ndarray
     labels: np.ndarray
     groups: np.ndarray
+    classes: Classes
     margin: float | None = None
     rule: str = ""
     reasons: tuple[str, ...] = field(default=(), repr=False)
-    classes: Classes = SCHEMA_1
 
     def indices(self, name: str) -> np.ndarray:
         """Rows of the cohort that belong to split `name` ("dropped" is one of its own), ascending."""
@@ -170,13 +171,24 @@ class Split:
         write_manifest(manifest, Path(path))
 
     @classmethod
-    def read(cls, path: str | Path) -> Split:
+    def read(cls, path: str | Path, classes: Classes | None = None) -> Split:
         """Read a manifest as it stands, its rows in the file's order, not yet compared with any data.
 
+        Its labels are names; `classes` says which numbers they get, else the known set that has them all, else their
+        natural order.
+
         Raises:
-            LungCTError: the file is missing, empty or malformed.
+            LungCTError: the file is missing, empty or malformed, or has a label that is none of `classes`.
         """
         manifest = read_manifest(Path(path))
+        names = sorted(set(manifest.labels), key=natural_key)
+        found = classes or known_classes(names) or Classes(tuple(names))
+        number = {name: found.index(label) for name in names if (label := found.find(name))}
+        if wrong := next((row for row, name in enumerate(manifest.labels, start=2) if name not in number), None):
+            raise LungCTError(
+                f'The split manifest "{Path(path).name}", line {wrong}: "{manifest.labels[wrong - 2]}" is none of the '
+                f"classes {', '.join(found)}. Fix: the data and classes that it was made for, or a new split."
+            )
         return cls(
             protocol=manifest.protocol,
             grouping=manifest.grouping,
@@ -187,8 +199,9 @@ class Split:
             fold_of=np.asarray(manifest.fold_of, dtype=np.int64),
             ids=np.asarray(manifest.ids, dtype=np.str_),
             sha256=np.asarray(manifest.sha256, dtype=np.str_),
-            labels=np.asarray([LABELS.index(label) for label in manifest.labels], dtype=np.int64),
+            labels=np.asarray([number[label] for label in manifest.labels], dtype=np.int64),
             groups=np.asarray(manifest.groups, dtype=np.str_),
+            classes=found,
             margin=manifest.margin,
             rule=manifest.rule,
             reasons=tuple(manifest.reasons),

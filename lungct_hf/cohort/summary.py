@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from ..labels import LABELS
 from .names import SPLITS
 from .split import Split
 
@@ -48,7 +47,7 @@ def summarise(split: Split, largest: int = 5) -> dict[str, Any]:
 
 
 def _count(split: Split, rows: np.ndarray) -> dict[str, dict[str, int]]:
-    counted = {"all": rows} | {label: rows & (split.labels == i) for i, label in enumerate(LABELS)}
+    counted = {"all": rows} | {label: rows & (split.labels == i) for i, label in enumerate(split.classes)}
     return {
         name: {"slices": int(part.sum()), "groups": len(set(split.groups[part].tolist()))}
         for name, part in counted.items()
@@ -57,5 +56,5 @@ def _count(split: Split, rows: np.ndarray) -> dict[str, dict[str, int]]:
 
 def _describe(split: Split, group: str) -> dict[str, Any]:
     rows = np.flatnonzero(split.groups == group)
-    classes = Counter(LABELS[i] for i in split.labels[rows].tolist())
+    classes = Counter(split.classes[i] for i in split.labels[rows].tolist())
     return {"group": group, "slices": len(rows), "classes": dict(classes), "first": str(split.ids[rows[0]])}

@@ -1,26 +1,27 @@
-"""List tables of slices: parquet files on disk and the splits of a Hub data set."""
+"""List tables of slices or volumes: parquet files on disk and the splits of a Hub data set."""
 
 from __future__ import annotations
 
+import io
 import re
+import stat
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, BinaryIO
 
 from ..errors import BadSliceError, LungCTError
-from ..labels import LABELS, canonical_label
-from .folder import dataset_of_paths, file_bytes
-from .listing import BadFile, Listing, Row
+from .listing import BadFile, Entry, Listing
 from .names import (
     IMAGE_COLUMNS,
-    KNOWN_CLASSES,
     LABEL_COLUMNS,
     SPLIT_COLUMNS,
+    VOLUME_COLUMNS,
     canonical_split,
     cell,
     find_column,
     find_group_column,
-    first_few,
 )
+from .tree import DiskFile
 
 if TYPE_CHECKING:
     import datasets
@@ -60,10 +61,10 @@ def list_parquet(root: Path, files: list[Path], source: str, group_column: str |
 def list_tables(
     tables: dict[str, datasets.Dataset], kind: str, source: str, group_column: str | None, root: Path | None
 ) -> Listing:
-    """List the rows of `tables`, {split name: Dataset}, in that order.
+    """List the rows of `tables`, {split name: Dataset}, in that order: pictures, DICOM files or NIfTI volumes.
 
-    Rows take their id from the picture's own path where these are unique, else "split/row". `root` is where pictures
-    that are stored as paths lie; None refuses them.
+    Rows take their id from the file's own path where these are unique, else "split/row". `root` is where files that
+    are stored as paths lie; None refuses them.
     """
     import datasets
 
@@ -72,8 +73,8 @@ def list_tables(
     label = find_column(columns, LABEL_COLUMNS)
     if label is None:
         raise LungCTError(
-            f'"{source}" has no label column (it has: {", ".join(columns)}). Fix: add a column label with normal, '
-            f"benign or malignant."
+            f'"{source}" has no label column (it has: {", ".join(columns)}). Fix: add a column label with the name of '
+            f"each slice's class."
         )
     column = find_group_column(columns, group_column, f'"{source}"')
     split_column = find_column(columns, SPLIT_COLUMNS)
@@ -81,32 +82,64 @@ def list_tables(
     keys, labels, groups, splits = [], [], [], []
     for key, table in tables.items():
         keys += [f"{key}/{i}" for i in range(len(table))]
-        labels += _labels(table, label, source)
+        labels += _labels(table, label)
         groups += [cell(value) for value in (table[column][:] if column else [""] * len(table))]
         named = table[split_column][:] if split_column and split_column != label else [key] * len(table)
         splits += [canonical_split(cell(value)) or "" for value in named]
     pictures = datasets.concatenate_datasets(encoded)
     paths, embedded = _paths(pictures)
-    keep = [i for i, value in enumerate(labels) if value is not None]
     ids = _ids(paths, splits, keys)
-    rows = [Row(ids[i], int(labels[i] or 0), _own_name(paths[i]), groups[i], splits[i]) for i in keep]
-    bad = [BadFile(ids[i], "it has no label") for i, value in enumerate(labels) if value is None]
-    if any(embedded) or root is None:
-        raw = pictures.select(keep) if bad else pictures
-        images = raw.cast_column("image", datasets.Image())
-        return Listing(kind, source, rows, lambda i: _embedded(raw[i]["image"]), lambda: images, column, bad)
-    # As `Dataset.to_parquet` writes pictures that lie in files: their paths, often absolute.
-    files = [root.resolve() / paths[i] if paths[i] else None for i in keep]
-    whole = [str(file) if file else "" for file in files]
-    return Listing(kind, source, rows, lambda i: _file_bytes(files[i]), lambda: dataset_of_paths(whole), column, bad)
+    names: dict[str, list[str]] = {}
+    listing = Listing(kind, source, [], names, group_column=column, numbers=_numbers(label))
+    for i, said in enumerate(labels):
+        if not said:
+            listing.bad.append(BadFile(ids[i], "it has no label"))
+            continue
+        # As `Dataset.to_parquet` writes pictures that lie in files: their paths, often absolute.
+        is_path = root is not None and not embedded[i] and paths[i] and not any(embedded)
+        content = _PathOfRow(root.resolve() / paths[i]) if root and is_path else _BytesOfRow(pictures, i)
+        listing.entries.append(Entry(ids[i], content, said, _own_name(paths[i]), groups[i], splits[i]))
+        names.setdefault(splits[i], []).append(said)
+    return listing
+
+
+@dataclass(frozen=True)
+class _PathOfRow:
+    """Opens the file that a row names."""
+
+    path: Path
+
+    def __call__(self) -> BinaryIO:
+        try:
+            if not stat.S_ISREG(self.path.stat().st_mode):  # opening a pipe waits for somebody to write into it
+                raise BadSliceError("it is a pipe, a socket or a device, not a regular file")
+        except FileNotFoundError as error:
+            raise BadSliceError("the file does not exist") from error
+        return DiskFile(self.path)()
+
+
+@dataclass(frozen=True)
+class _BytesOfRow:
+    """Opens the bytes that a row holds."""
+
+    files: datasets.Dataset
+    row: int
+
+    def __call__(self) -> BinaryIO:
+        content = self.files[self.row]["image"]
+        if not content or (content["bytes"] is None and not content["path"]):
+            raise BadSliceError("its row has no image bytes")
+        if content["bytes"] is None:
+            raise BadSliceError("its row holds no image bytes (a path is not enough here: embed the pictures)")
+        return io.BytesIO(content["bytes"])
 
 
 def _image_column(columns: list[str], source: str) -> str:
-    image = find_column(columns, IMAGE_COLUMNS)
+    image = find_column(columns, (*IMAGE_COLUMNS[:2], *VOLUME_COLUMNS, *IMAGE_COLUMNS[2:]))
     if image is None:
         raise LungCTError(
-            f'"{source}" has no image column (it has: {", ".join(columns)}). Fix: name it image (datasets.Image, the '
-            f"encoded bytes, or a path relative to the parquet file)."
+            f'"{source}" has no image column (it has: {", ".join(columns)}). Fix: name it image (datasets.Image, '
+            f"datasets.Nifti, the encoded bytes, or a path relative to the parquet file)."
         )
     return image
 
@@ -117,37 +150,32 @@ def _undecoded(table: datasets.Dataset, image: str, source: str) -> datasets.Dat
     feature = table.features[image]
     plain = getattr(feature, "dtype", "") in {"binary", "large_binary", "string", "large_string"}
     struct = isinstance(feature, dict) and {"bytes", "path"} & set(feature)
-    if not (isinstance(feature, datasets.Image) or plain or struct):
+    nifti = getattr(datasets, "Nifti", None)  # datasets has it from version 4.5 on
+    is_nifti = nifti is not None and isinstance(feature, nifti)
+    if not (isinstance(feature, datasets.Image) or is_nifti or plain or struct):
         raise LungCTError(
-            f'The image column "{image}" of "{source}" is {feature}; needed: datasets.Image, encoded bytes, or paths.'
+            f'The image column "{image}" of "{source}" is {feature}; needed: datasets.Image, datasets.Nifti, encoded '
+            f"bytes, or paths."
         )
     only = table.select_columns([image])
     only = only if image == "image" else only.rename_column(image, "image")
-    return only.cast_column("image", datasets.Image(decode=False))
+    # Both features are stored alike, and nothing here decodes them.
+    return only.cast_column("image", nifti(decode=False) if nifti and is_nifti else datasets.Image(decode=False))
 
 
-def _labels(table: datasets.Dataset, column: str, source: str) -> list[int | None]:
-    """Indices into `LABELS`; None for rows without a label."""
+def _labels(table: datasets.Dataset, column: str) -> list[str]:
+    """The names of the classes as the table writes them; "" for rows without a label."""
     import datasets
 
     feature, values = table.features[column], table[column][:]
     if isinstance(feature, datasets.ClassLabel):
         # The test splits of some Hub data sets are unlabelled: -1.
-        values = [None if value is None or value < 0 else feature.int2str(value) for value in values]
-    elif getattr(feature, "dtype", "") not in {"string", "large_string", "null"}:
-        raise LungCTError(
-            f'The label column "{column}" of "{source}" holds plain {getattr(feature, "dtype", feature)} without '
-            f"names, so their meaning is unknown. Fix: store the names normal, benign, malignant as text, or add them "
-            f'with dataset.cast_column("{column}", datasets.ClassLabel(names=[...])).'
-        )
-    named = {value: canonical_label(value) for value in {cell(value) for value in values} if value}
-    unknown = sorted(value for value, label in named.items() if label is None)
-    if unknown:
-        raise LungCTError(
-            f'The label column "{column}" of "{source}" has unknown values: '
-            f"{first_few([repr(v) for v in unknown])}. Known: {KNOWN_CLASSES}. Fix: rename them or remove those rows."
-        )
-    return [LABELS.index(str(named[cell(value)])) if cell(value) else None for value in values]
+        return ["" if value is None or value < 0 else feature.int2str(value) for value in values]
+    return [cell(value) for value in values]
+
+
+def _numbers(column: str) -> str:
+    return f'store names as text, add them with dataset.cast_column("{column}", datasets.ClassLabel(names=[...])), or '
 
 
 def _paths(pictures: datasets.Dataset) -> tuple[list[str], list[bool]]:
@@ -171,18 +199,6 @@ def _ids(paths: list[str], splits: list[str], keys: list[str]) -> list[str]:
         if all(names) and len(set(candidate)) == len(candidate):
             return candidate
     return keys
-
-
-def _file_bytes(file: Path | None) -> bytes:
-    if file is None:
-        raise BadSliceError("its row has no image")
-    return file_bytes(file)
-
-
-def _embedded(picture: dict[str, Any] | None) -> bytes:
-    if not picture or picture["bytes"] is None:
-        raise BadSliceError("its row holds no image bytes (a path is not enough here: embed the pictures)")
-    return bytes(picture["bytes"])
 
 
 def _split_of_file(file: Path, root: Path) -> str | None:

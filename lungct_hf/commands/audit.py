@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
+from ..cohort.class_map import HELP as CLASSES
 from ..errors import LungCTError, RefusedError, UsageError
+from ..slices.window import Window
 
 
 class OnBadFile(StrEnum):
@@ -19,9 +21,13 @@ class OnBadFile(StrEnum):
 
 
 def audit(
-    data: Annotated[str, typer.Argument(help="A folder with one folder per class, parquet, or a Hub id.")],
+    data: Annotated[str, typer.Argument(help="A folder or zip archive of slices, parquet, or a Hub id.")],
     json: Annotated[Path | None, typer.Option(help="Write all figures and warnings to this file.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write one page with pictures that opens offline.")] = None,
+    classes: Annotated[str | None, typer.Option(help=f"Classes: {CLASSES}. Default: as the data say.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Table of labels by file, series, study or patient.")] = None,
+    slices: Annotated[str, typer.Option(help="Of volumes: all, positions like 0.2-0.8, or listed.")] = "all",
+    window: Annotated[str | None, typer.Option(help="CENTRE,WIDTH in HU for DICOM and NIfTI.")] = None,
     group_column: Annotated[str | None, typer.Option(help="Column of patients. Default: found or guessed.")] = None,
     on_bad_file: Annotated[OnBadFile, typer.Option(help="What to do with unreadable files.")] = OnBadFile.refuse,
     seed: Annotated[int, typer.Option(help="Seed of the probes' random splits.")] = 0,
@@ -44,7 +50,17 @@ def audit(
     from ..audit.terminal import show
     from ..files import write_atomic, write_json
 
-    found = audit_data(data, group_column=group_column, on_bad_file=on_bad_file.value, seed=seed, folds=folds)
+    found = audit_data(
+        data,
+        classes=classes,
+        labels=None if labels is None else str(labels),
+        slices=slices,
+        window=None if window is None else Window.parse(window),
+        group_column=group_column,
+        on_bad_file=on_bad_file.value,
+        seed=seed,
+        folds=folds,
+    )
     try:
         if json is not None:
             write_json(json, found.to_dict())
@@ -59,4 +75,4 @@ def audit(
         typer.echo(f"written: {path}")
     if strict and found.warnings:
         codes = ", ".join(warning.code for warning in found.warnings)
-        raise RefusedError(f"--strict: the audit of {data} has warnings: {codes}.")
+        raise RefusedError(f"--strict: the audit of {found.figures['data']['source']} has warnings: {codes}.")

@@ -124,7 +124,7 @@ def _fresh(
     from ..evaluation import evaluate_predictions, read_predictions, write_predictions
     from ..evaluation.predict import known_slices, prediction_rows
     from ..hub import fetch_model
-    from ..model import LungCTClassifier
+    from ..runtime.classifier import LungCTClassifier
 
     folder = fetch_model(_model_path(model)).path
     classifier = LungCTClassifier.from_pretrained(_model_path(model))
@@ -149,7 +149,7 @@ def _fresh(
         facts["groups_crossing"] = split.groups_crossing
     with tempfile.TemporaryDirectory(prefix="lungct-evaluate-") as scratch:
         path = Path(scratch) / "predictions.parquet"
-        write_predictions(path, rows)
+        write_predictions(path, rows, cohort.classes)
         report = evaluate_predictions(
             read_predictions(path)[0], split=facts, calibration=calibration, replicates=replicates
         )
@@ -200,7 +200,7 @@ def _show(
     if gap := tables.gap_rows(metrics):
         show(f"Leak gap: image-level minus {protocol}, points", gap, "answers by", "balanced accuracy", "accuracy")
     show(f"The model, {protocol}", tables.figure_rows(metrics), "", "slices", "cases")
-    show("Classes, %", tables.class_rows(metrics), "", "sens.", "spec.", "PPV", "NPV", "n (groups)")
+    show("Classes, %", tables.class_rows(metrics), *tables.class_columns(metrics))
     for note in tables.notes(metrics):
         console.print(f"- {note}", markup=False)
     if differences == []:

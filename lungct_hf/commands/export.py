@@ -8,7 +8,7 @@ from typing import Annotated, Literal, cast
 import typer
 
 from ..errors import UsageError, require
-from .run_folder import model_folder
+from ..hub.model_repo import ModelRepo
 
 
 def export(
@@ -28,12 +28,7 @@ def export(
     on_bad_file: Annotated[str, typer.Option(help="refuse or skip unreadable files in --data.")] = "refuse",
 ) -> None:
     """Write onnx/model.onnx into a finished run's model: for LungCT, for ONNX Runtime elsewhere, for a browser."""
-    model = model_folder(run)
-    missing = [name for name in ("config.json", "lungct.json", "model.safetensors") if not (model / name).is_file()]
-    if missing:
-        raise UsageError(
-            f"{run} is not a model, it has no {', '.join(missing)}. Fix: name the run that training wrote (runs/NAME)."
-        )
+    model = ModelRepo.in_folder(run).path
     if data is None:
         raise UsageError(
             "An export is checked on slices, and none were named. Fix: --data with the data of the run (of a run on "

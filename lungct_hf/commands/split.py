@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from ..cohort.class_map import HELP as CLASSES
 from ..errors import UsageError
 from ..files import check_place
-from ..labels import LABELS
+from ..slices.window import Window
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def split(
-    data: Annotated[str, typer.Argument(help="A folder, a parquet file or a Hub data set OWNER/NAME[@REVISION].")],
+    data: Annotated[
+        str, typer.Argument(help="A folder, zip archive, parquet, or a Hub data set OWNER/NAME[@REVISION].")
+    ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The manifest to write (CSV).")] = None,
     check: Annotated[
         Path | None, typer.Option(help="Instead of writing: make this manifest again from its own rule and compare.")
@@ -31,6 +34,12 @@ def split(
             "linked."
         ),
     ] = None,
+    classes: Annotated[str | None, typer.Option(help=f"Classes: {CLASSES}. Default: as the data say.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Table of labels by file, SOP instance, series, study or patient.")
+    ] = None,
+    slices: Annotated[str, typer.Option(help="Of volumes: all, positions like 0.2-0.8, or listed.")] = "all",
+    window: Annotated[str | None, typer.Option(help="CENTRE,WIDTH in HU for DICOM and NIfTI.")] = None,
     protocol: Annotated[
         str | None, typer.Option(help="grouped (default), image (leaks near-copies) or given (the data's own).")
     ] = None,
@@ -71,19 +80,23 @@ def split(
     from ..cohort.rule import with_backbone
     from ..cohort.summary import summarise
 
-    skip = cast(Literal["refuse", "skip"], on_bad_file)
     progress = not as_json
+    how: dict[str, Any] = {
+        "classes": classes,
+        "labels": None if labels is None else str(labels),
+        "slices": slices,
+        "window": None if window is None else Window.parse(window),
+        "on_bad_file": on_bad_file,
+    }
 
     def features_of(cohort: Cohort) -> tuple[np.ndarray, str]:
         return _features(cohort, str(backbone), progress)
 
     if check is not None:
-        made = check_manifest(
-            check, data, features_of=features_of if backbone else None, on_bad_file=skip, progress=progress
-        )
+        made = check_manifest(check, data, features_of=features_of if backbone else None, progress=progress, **how)
         facts = summarise(made) | {"checked": check.name}
     else:
-        cohort = load_cohort(data, grouping=grouping, on_bad_file=skip, progress=progress)
+        cohort = load_cohort(data, grouping=grouping, progress=progress, **how)
         if backbone:
             with_backbone(cohort.grouping)
             features, weights = features_of(cohort)
@@ -92,7 +105,7 @@ def split(
         chosen = {name: number for name, number in numbers.items() if number is not None}
         made = make_split(cohort, protocol, margin=margin, **chosen)
         made.write_csv(cast(Path, output))
-        facts = summarise(made) | {"output": str(output)}
+        facts = summarise(made) | {"output": str(output), "notes": list(cohort.notes)}
     typer.echo(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else "\n".join(_tables(facts)))
 
 
@@ -113,12 +126,13 @@ def _tables(facts: dict[str, Any]) -> list[str]:
     if facts["protocol"] != "given":
         made += f": fold {facts['fold']} of {facts['folds']} is the test set"
     lines += [made if facts["margin"] is None else f"{made}; margin {facts['margin']}", ""]
-    names = ["all", *LABELS]
-    lines.append(f"{'slices / groups':16s}" + "".join(f"{name:>14s}" for name in names))
+    names = list(facts["all"])
+    width = max(14, *(len(name) + 2 for name in names))
+    lines.append(f"{'slices / groups':16s}" + "".join(f"{name:>{width}s}" for name in names))
     for part, counts in {**facts["parts"], "all": facts["all"]}.items():
         if counts["all"]["slices"] or part != "dropped":
             cells = [f"{counts[name]['slices']} / {counts[name]['groups']}" for name in names]
-            lines.append(f"{part:16s}" + "".join(f"{cell:>14s}" for cell in cells))
+            lines.append(f"{part:16s}" + "".join(f"{cell:>{width}s}" for cell in cells))
     lines += ["", "Largest groups:"]
     for entry in facts["largest_groups"]:
         classes = ", ".join(f"{count} {label}" for label, count in entry["classes"].items())
@@ -130,6 +144,7 @@ def _tables(facts: dict[str, Any]) -> list[str]:
         f"Groups both in training and in validation: {facts['groups_in_training_and_validation']}",
         f"Hash {facts['hash']}",
     ]
+    lines += [f"Note: {note}." for note in facts.get("notes", ())]
     lines.append(
         f"{facts['checked']} is what its own rule gives." if "checked" in facts else f"Wrote {facts['output']}"
     )

@@ -13,8 +13,6 @@ from ..errors import UsageError, require
 if TYPE_CHECKING:
     from ..release.evidence import Evidence
 
-_STORED = ["config.json", "lungct.json", "evaluation/*"]
-
 
 def versions(
     repo: Annotated[str, typer.Argument(help="OWNER/NAME on the Hub.")],
@@ -130,13 +128,11 @@ def compare(
 
 
 def _evidence(model: str) -> tuple[Evidence, str]:
-    from ..hub import fetch_model
+    from ..hub.model_repo import CONTRACT_FILES, EVIDENCE_FILES, ModelRepo
     from ..release.evidence import read_evidence
-    from ..release.prepare import model_of
 
-    local = Path(model).expanduser()
-    fetched = fetch_model(model_of(local) if local.is_dir() else model, allow_patterns=_STORED)
-    return read_evidence(fetched.path, replicates=100), fetched.name
+    repo = ModelRepo.open(model, files=EVIDENCE_FILES).need(*CONTRACT_FILES)
+    return read_evidence(repo, replicates=100), repo.name
 
 
 def _short(name: str) -> str:

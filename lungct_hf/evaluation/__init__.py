@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         risk_coverage,
     )
     from .metrics import METRICS, score
-    from .predictions import read_predictions, uncalibrated_logits, write_predictions
+    from .predictions import classes_of_table, read_predictions, uncalibrated_logits, write_predictions
     from .report import Report, evaluate_predictions
     from .sample import Sample
 
@@ -38,7 +38,7 @@ _HOMES = {
     ),
     ".decision": ("AbstainRule", "Calibration", "Decision", "FeatureDistance", "decide"),
     "metrics": ("METRICS", "score"),
-    "predictions": ("read_predictions", "uncalibrated_logits", "write_predictions"),
+    "predictions": ("classes_of_table", "read_predictions", "uncalibrated_logits", "write_predictions"),
     "report": ("Report", "evaluate_predictions"),
     "sample": ("Sample",),
 }
@@ -54,6 +54,7 @@ __all__ = [
     "FeatureDistance",
     "Report",
     "Sample",
+    "classes_of_table",
     "decide",
     "evaluate_predictions",
     "fit_abstain",

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError
-from ..labels import LABELS
 from .figures import OVERALL, nested, weighted_figures
 from .sample import Sample
 
@@ -59,7 +58,7 @@ def intervals(sample: Sample, *, replicates: int = REPLICATES, seed: int = 0) ->
     drawn = weighted_figures(sample, draw_groups(sample.group_labels, replicates, seed))
     alone = bool(_groups_per_class(sample).min() < 2)
     flat = {name: _interval(name, float(values[name][0]), drawn[name], sample, alone) for name in values}
-    return {name: flat[name] for name in OVERALL if name in flat} | {"per_class": nested(flat)}
+    return {name: flat[name] for name in OVERALL if name in flat} | {"per_class": nested(flat, sample.classes)}
 
 
 def share(
@@ -97,8 +96,10 @@ def paired_difference(a: Sample, b: Sample, *, replicates: int = REPLICATES, see
     """{figure: {value, low, high, a, b}} of `a` minus `b`, two models on the same slices.
 
     Each replicate draws the same groups for both, so that what both find hard cancels out. Rows may be in another
-    order and there may be another number of seeds. Raises UsageError when the slices, labels or groups differ.
+    order and there may be another number of seeds. Raises UsageError when the slices, labels or groups differ, or the
+    classes do.
     """
+    _check_classes(a, b)
     if _content(a) != _content(b):
         only = len(_content(a) ^ _content(b))
         raise UsageError(
@@ -112,8 +113,9 @@ def difference(a: Sample, b: Sample, *, replicates: int = REPLICATES, seed: int 
     """As `paired_difference`, for samples that need not hold the same slices.
 
     Paired where both have the same groups with the same majority classes, else each side is drawn by itself (which is
-    wider). "paired" in the result says which.
+    wider). "paired" in the result says which. Raises UsageError when the classes differ.
     """
+    _check_classes(a, b)
     if a.probabilities is None or b.probabilities is None:  # the slow figures would have no counterpart
         a, b = replace(a, probabilities=None), replace(b, probabilities=None)
     paired = np.array_equal(a.group_names, b.group_names) and np.array_equal(a.group_labels, b.group_labels)
@@ -130,7 +132,7 @@ def difference(a: Sample, b: Sample, *, replicates: int = REPLICATES, seed: int 
         if not alone and not apart.any():  # the same answers
             made |= {"low": 0.0, "high": 0.0}
         flat[name] = made | {"a": _plain(one), "b": _plain(other)}
-    return {"paired": paired, **{n: flat[n] for n in OVERALL if n in flat}, "per_class": nested(flat)}
+    return {"paired": paired, **{n: flat[n] for n in OVERALL if n in flat}, "per_class": nested(flat, a.classes)}
 
 
 def _interval(name: str, value: float, drawn: np.ndarray, sample: Sample, alone: bool) -> Interval:
@@ -169,7 +171,7 @@ def _percentiles(value: float, drawn: np.ndarray, alone: bool) -> Interval:
 
 def _trials(figure: str, label: str, sample: Sample) -> int:
     """Groups that the share is about; for balanced accuracy those of the rarest class."""
-    c = LABELS.index(label) if label else -1
+    c = sample.classes.index(label) if label else -1
     rows = {
         "sensitivity": sample.labels == c,
         "specificity": sample.labels != c,
@@ -182,13 +184,21 @@ def _trials(figure: str, label: str, sample: Sample) -> int:
 
 
 def _present(sample: Sample) -> list[str]:
-    return [label for c, label in enumerate(LABELS) if np.any(sample.labels == c)]
+    return [label for c, label in enumerate(sample.classes) if np.any(sample.labels == c)]
 
 
 def _groups_per_class(sample: Sample) -> np.ndarray:
     """For each class that occurs, in how many groups; [0] for an empty sample."""
     counts = (sample.group_counts > 0).sum(axis=0)
     return counts[counts > 0] if counts.any() else np.zeros(1, np.int64)
+
+
+def _check_classes(a: Sample, b: Sample) -> None:
+    if a.classes.names != b.classes.names:
+        raise UsageError(
+            f"The predictions are of other classes: {', '.join(a.classes)} and {', '.join(b.classes)}. Fix: compare "
+            "models of the same classes in the same order."
+        )
 
 
 def _content(sample: Sample) -> set[tuple[str, int, str]]:

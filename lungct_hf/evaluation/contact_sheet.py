@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from ..files import write_atomic
-from ..labels import LABELS
 from .report import Report
 
 _SIDE, _TEXT, _COLUMNS = 120, 44, 4
@@ -51,8 +50,8 @@ def write_contact_sheet(report: Report, read: Callable[[str], Image.Image], path
         name = str(part.ids[row]).rpartition("/")[2]
         caption = (
             name if len(name) <= 21 else f"{name[:9]}...{name[-9:]}",
-            f"is {LABELS[part.test.labels[row]]}",
-            f"named {LABELS[part.test.named[row]]} {confidence:.2f}",
+            f"is {part.test.classes[part.test.labels[row]]}",
+            f"named {part.test.classes[part.test.named[row]]} {confidence:.2f}",
         )
         for line, text in enumerate(caption):
             pen.text((left, top + _SIDE + 1 + 14 * line), text, fill=0, font=font)

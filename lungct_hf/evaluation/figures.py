@@ -1,10 +1,13 @@
 """Every figure of a sample, vectorised over weights of its groups, so that a bootstrap is one call.
 
 Definitions, all in natural units (0..1 unless said otherwise):
-- sensitivity, specificity, ppv, npv: one class against the two others, from the confusion counts.
-- balanced accuracy: mean sensitivity over the classes of the sample; 1/3 is chance. kappa: Cohen's, unweighted, -1..1.
+- sensitivity, specificity, ppv, npv: one class against the others, from the confusion counts.
+- balanced accuracy: mean sensitivity over the classes of the sample; 1 / C is chance.
+- kappa: Cohen's, unweighted, -1..1.
 - auroc: one class against the others, ties count half. average_precision: sum of precision times step in recall over
   the distinct scores, as scikit-learn defines it. Macro: the mean over the classes, undefined when one is absent.
+- Two classes have one AUROC between them, so there is `auroc` and no macro_auroc and none for each class; the
+  average_precision of the whole is then that of the positive class, and there is none where no class is marked so.
 - brier: mean over rows of the squared distance between the probabilities and the one-hot truth, 0..2.
 - log_loss: mean negative log of the true class's probability, nats (probabilities below 1e-12 count as that).
 - ece: expected calibration error of the highest probability in 15 bins of equal width (k/15, (k+1)/15].
@@ -18,8 +21,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from scipy.sparse import coo_array
 
-from ..labels import LABELS
+from ..classes import Classes
 from .sample import Sample
 
 ECE_BINS = 15
@@ -30,6 +34,7 @@ OVERALL = (
     "balanced_accuracy",
     "kappa",
     "macro_auroc",
+    "auroc",
     "average_precision",
     "brier",
     "log_loss",
@@ -47,12 +52,12 @@ def figures(sample: Sample) -> dict[str, Any]:
     A figure that is undefined, because a class does not occur or is never named, is None and never a guess.
     """
     flat = {name: _plain(values[0]) for name, values in weighted_figures(sample, _ones(sample)).items()}
-    counts = np.bincount(sample.labels * 3 + sample.named, minlength=9).reshape(3, 3)
+    counts = confusion_counts(sample)
     block: dict[str, Any] = {"n": len(sample), "groups": len(sample.group_names)}
     block |= {name: flat[name] for name in OVERALL if name in flat}
     block["confusion_matrix"] = counts.tolist()
-    block["per_class"] = nested(flat)
-    for c, label in enumerate(LABELS):
+    block["per_class"] = nested(flat, sample.classes)
+    for c, label in enumerate(sample.classes):
         block["per_class"][label] |= {
             "n": int(counts[c].sum()),
             "groups": int(np.sum(sample.group_counts[:, c] > 0)),
@@ -60,10 +65,16 @@ def figures(sample: Sample) -> dict[str, Any]:
     return block
 
 
-def nested(flat: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """{"sensitivity/benign": v} as {"benign": {"sensitivity": v}} for every class and figure that is there."""
+def confusion_counts(sample: Sample) -> np.ndarray:
+    """int (C, C): rows are the true class, columns the named one."""
+    size = len(sample.classes)
+    return np.bincount(sample.labels * size + sample.named, minlength=size**2).reshape(size, size)
+
+
+def nested(flat: dict[str, Any], classes: Classes) -> dict[str, dict[str, Any]]:
+    """{"sensitivity/CLASS": v} as {"CLASS": {"sensitivity": v}} for every class and figure that is there."""
     return {
-        label: {name: flat[f"{name}/{label}"] for name in PER_CLASS if f"{name}/{label}" in flat} for label in LABELS
+        label: {name: flat[f"{name}/{label}"] for name in PER_CLASS if f"{name}/{label}" in flat} for label in classes
     }
 
 
@@ -93,20 +104,26 @@ def _block(sample: Sample, weights: np.ndarray) -> Figures:
         return found
     found |= _from_sums(sample, sample.probabilities, weights)
     per_row = weights[:, sample.group_of]
-    areas = [_areas(per_row, sample.probabilities[:, c], sample.labels == c) for c in range(len(LABELS))]
-    for label, (auroc, precision) in zip(LABELS, areas, strict=True):
-        found |= {f"auroc/{label}": auroc, f"average_precision/{label}": precision}
-    found["macro_auroc"] = np.mean([auroc for auroc, _ in areas], axis=0)
-    found["average_precision"] = np.mean([precision for _, precision in areas], axis=0)
+    areas = [areas_under(sample, p, sample.labels == c, weights) for c, p in enumerate(sample.probabilities.T)]
+    found |= {f"average_precision/{label}": area for label, (_, area) in zip(sample.classes, areas, strict=True)}
+    if len(areas) > 2:
+        found |= {f"auroc/{label}": area for label, (area, _) in zip(sample.classes, areas, strict=True)}
+        found["macro_auroc"], found["average_precision"] = np.mean(areas, axis=0)
+    else:
+        found["auroc"] = areas[1][0]
+        if sample.classes.positive:
+            found["average_precision"] = areas[sample.classes.is_positive().index(True)][1]
     found["aurc"] = _aurc(per_row, sample.probabilities.max(axis=1), sample.named != sample.labels)
     return found
 
 
 def _from_confusion(sample: Sample, weights: np.ndarray) -> Figures:
-    cells = np.zeros((len(sample.group_names), 9))
-    np.add.at(cells, (sample.group_of, sample.labels * 3 + sample.named), 1)
-    matrix = (weights @ cells).reshape(-1, 3, 3)
-    true, named, right = matrix.sum(axis=2), matrix.sum(axis=1), np.diagonal(matrix, axis1=1, axis2=2)
+    size, hit = len(sample.classes), sample.named == sample.labels
+    cells = np.zeros((3, len(sample.group_names), size))
+    np.add.at(cells[0], (sample.group_of, sample.labels), 1)
+    np.add.at(cells[1], (sample.group_of, sample.named), 1)
+    np.add.at(cells[2], (sample.group_of[hit], sample.labels[hit]), 1)
+    true, named, right = weights @ cells  # (R, C) each
     total = true.sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         sensitivity = right / true
@@ -117,7 +134,7 @@ def _from_confusion(sample: Sample, weights: np.ndarray) -> Figures:
             "npv": 1 - (true - right) / (total[:, None] - named),
         }
         # A class that the sample has but a weighting has not leaves that weighting undefined, not easier.
-        occurring = np.bincount(sample.labels, minlength=3) > 0
+        occurring = np.bincount(sample.labels, minlength=size) > 0
         accuracy = right.sum(axis=1) / total
         chance = (true * named).sum(axis=1) / total**2
         found = {
@@ -125,12 +142,14 @@ def _from_confusion(sample: Sample, weights: np.ndarray) -> Figures:
             "balanced_accuracy": sensitivity[:, occurring].mean(axis=1) if occurring.any() else accuracy,
             "kappa": np.where(chance < 1, (accuracy - chance) / (1 - chance), np.nan),
         }
-    return found | {f"{name}/{label}": rate[:, c] for name, rate in rates.items() for c, label in enumerate(LABELS)}
+    return found | {
+        f"{name}/{label}": rate[:, c] for name, rate in rates.items() for c, label in enumerate(sample.classes)
+    }
 
 
 def _from_sums(sample: Sample, probabilities: np.ndarray, weights: np.ndarray) -> Figures:
     """Figures that are sums over rows: summed once per group, then weighted."""
-    truth = np.eye(len(LABELS))[sample.labels]
+    truth = np.eye(len(sample.classes))[sample.labels]
     confidence, place = _confidence_bins(probabilities, ECE_BINS)
     groups = len(sample.group_names)
     rows = np.column_stack(
@@ -158,20 +177,36 @@ def _confidence_bins(probabilities: np.ndarray, bins: int) -> tuple[np.ndarray, 
     return confidence, np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
 
 
-def _areas(weights: np.ndarray, scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """AUROC and average precision (R,) of one class under weights of the rows (R, N)."""
+def areas_under(
+    sample: Sample, scores: np.ndarray, positive: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """AUROC and average precision (R,) of `scores` (N,) for `positive` (N, bool) under weights of the groups (R, G).
+
+    Only scores that a positive has are steps of either area; all scores between two of them are counted as one. So
+    many classes cost hardly more than few: each has only its own rows' steps.
+    """
     order, starts = _descending(scores)
-    ordered = weights[:, order]
-    hits = np.add.reduceat(ordered * positive[order], starts, axis=1)  # (R, distinct scores)
-    misses = np.add.reduceat(ordered, starts, axis=1) - hits
-    true, false = hits.cumsum(axis=1), misses.cumsum(axis=1)
+    has_one = np.add.reduceat(positive[order], starts) > 0
+    first = np.concatenate([[True], has_one[1:] | has_one[:-1]])  # runs of scores without a positive become one step
+    step_of_score = np.cumsum(first) - 1
+    steps, groups = int(step_of_score[-1]) + 1, len(sample.group_names)
+    step = np.repeat(step_of_score, np.diff(np.append(starts, len(order))))
+    group, hit = sample.group_of[order], positive[order]
+
+    def per_step(rows: np.ndarray) -> np.ndarray:
+        """(steps, R) how much weight the rows of each step have."""
+        counts = coo_array((np.ones(rows.sum()), (step[rows], group[rows])), shape=(steps, groups)).tocsr()
+        return counts @ weights.T
+
+    hits, misses = per_step(hit), per_step(~hit)
+    true, false = hits.cumsum(axis=0), misses.cumsum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         # A positive beats every negative with a lower score and half of those with the same.
-        beaten = false[:, -1:] - false + misses / 2
-        auroc = (hits * beaten).sum(axis=1) / (true[:, -1] * false[:, -1])
+        beaten = false[-1] - false + misses / 2
+        auroc = (hits * beaten).sum(axis=0) / (true[-1] * false[-1])
         named = true + false
         precision = np.divide(true, named, out=np.zeros_like(true), where=named > 0)
-        return auroc, (hits * precision).sum(axis=1) / true[:, -1]
+        return auroc, (hits * precision).sum(axis=0) / true[-1]
 
 
 def _aurc(weights: np.ndarray, confidence: np.ndarray, wrong: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """The metrics as `evaluate.Metric` classes shipped with the package; nothing is loaded from the network.
 
-Every class takes references (N class numbers in the order of LABELS) and either predictions (N class numbers) or,
-for AUROC, prediction_scores (N rows of three probabilities or logits). A figure that is undefined, because a class
-does not occur, is None and never a guess.
+Every metric is made for a number of classes C, as `Accuracy(num_classes=4)`, and takes references (N class numbers
+from 0 to C - 1) and either predictions (N class numbers) or, for AUROC, prediction_scores (N rows of C probabilities
+or logits). A figure that is undefined, because a class does not occur, is None and never a guess.
 """
 
 from __future__ import annotations
@@ -15,13 +15,26 @@ import evaluate
 import numpy as np
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
-from ..labels import LABELS
+from ..classes import FEWEST, MOST, Classes
+from ..errors import UsageError
 from .sample import softmax
 
-_CLASSES = list(range(len(LABELS)))
+
+class _OfClasses(evaluate.Metric):
+    """A metric that knows how many classes there are. Raises UsageError for a number that cannot be."""
+
+    fewest, most = FEWEST, MOST
+
+    def __init__(self, num_classes: int, **options: Any) -> None:
+        if not self.fewest <= num_classes <= self.most:
+            raise UsageError(
+                f"{type(self).__name__} is for {self.fewest} to {self.most} classes, not for {num_classes}."
+            )
+        self.numbers = range(num_classes)
+        super().__init__(**options)
 
 
-class _LabelMetric(evaluate.Metric, ABC):
+class _LabelMetric(_OfClasses, ABC):
     """A metric of class numbers against class numbers."""
 
     def _info(self) -> evaluate.MetricInfo:
@@ -29,12 +42,12 @@ class _LabelMetric(evaluate.Metric, ABC):
         return _describe(self, features)
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, Any]:
-        matrix = confusion_matrix(references, predictions, labels=_CLASSES)
+        matrix = confusion_matrix(references, predictions, labels=list(self.numbers))
         return self._from_confusion(matrix)
 
     @abstractmethod
     def _from_confusion(self, matrix: np.ndarray) -> dict[str, Any]:
-        """The metric's value from the (3, 3) counts, rows true, columns named."""
+        """The metric's value from the (C, C) counts, rows true, columns named."""
 
 
 class Accuracy(_LabelMetric):
@@ -48,7 +61,7 @@ class Sensitivity(_LabelMetric):
     """Per class: of its slices, the share that was named so (recall), 0..1."""
 
     def _from_confusion(self, matrix: np.ndarray) -> dict[str, Any]:
-        return {"sensitivity": [_ratio(matrix[c, c], matrix[c].sum()) for c in _CLASSES]}
+        return {"sensitivity": [_ratio(matrix[c, c], matrix[c].sum()) for c in self.numbers]}
 
 
 class Specificity(_LabelMetric):
@@ -57,29 +70,31 @@ class Specificity(_LabelMetric):
     def _from_confusion(self, matrix: np.ndarray) -> dict[str, Any]:
         total = matrix.sum()
         values = []
-        for c in _CLASSES:
+        for c in self.numbers:
             others = total - matrix[c].sum()
             values.append(_ratio(others - (matrix[:, c].sum() - matrix[c, c]), others))
         return {"specificity": values}
 
 
 class BalancedAccuracy(_LabelMetric):
-    """The mean sensitivity over the classes that occur, 0..1; 1/3 is chance."""
+    """The mean sensitivity over the classes that occur, 0..1; 1 / C is chance."""
 
     def _from_confusion(self, matrix: np.ndarray) -> dict[str, Any]:
-        present = [matrix[c, c] / matrix[c].sum() for c in _CLASSES if matrix[c].sum()]
+        present = [matrix[c, c] / matrix[c].sum() for c in self.numbers if matrix[c].sum()]
         return {"balanced_accuracy": float(np.mean(present)) if present else None}
 
 
 class ConfusionMatrix(_LabelMetric):
-    """Counts, rows are the true class, columns the named one, in the order of LABELS."""
+    """Counts, rows are the true class, columns the named one, in the order of the classes."""
 
     def _from_confusion(self, matrix: np.ndarray) -> dict[str, Any]:
         return {"confusion_matrix": matrix.tolist()}
 
 
-class MacroAUROC(evaluate.Metric):
-    """The mean over classes of the area under the one-vs-rest ROC curve, 0..1; 1/2 is chance."""
+class MacroAUROC(_OfClasses):
+    """The mean over three or more classes of the area under the one-vs-rest ROC curve, 0..1; 1/2 is chance."""
+
+    fewest, name_of_value = 3, "macro_auroc"
 
     def _info(self) -> evaluate.MetricInfo:
         features = datasets.Features(
@@ -89,37 +104,47 @@ class MacroAUROC(evaluate.Metric):
 
     def _compute(self, prediction_scores: Any, references: Any) -> dict[str, Any]:
         scores, truth = np.asarray(prediction_scores, dtype=np.float64), np.asarray(references)
-        if any(not 0 < np.sum(truth == c) < len(truth) for c in _CLASSES):
-            return {"macro_auroc": None}
-        return {"macro_auroc": float(np.mean([roc_auc_score(truth == c, scores[:, c]) for c in _CLASSES]))}
+        if any(not 0 < np.sum(truth == c) < len(truth) for c in self.numbers):
+            return {self.name_of_value: None}
+        areas = [roc_auc_score(truth == c, scores[:, c]) for c in self.numbers]
+        return {self.name_of_value: float(np.mean(areas))}
 
 
-METRICS: dict[str, type[evaluate.Metric]] = {
+class AUROC(MacroAUROC):
+    """The area under the ROC curve of two classes, 0..1, the same for either; 1/2 is chance."""
+
+    fewest, most, name_of_value = 2, 2, "auroc"
+
+
+METRICS: dict[str, type[_OfClasses]] = {
     "accuracy": Accuracy,
     "balanced_accuracy": BalancedAccuracy,
     "sensitivity": Sensitivity,
     "specificity": Specificity,
     "macro_auroc": MacroAUROC,
+    "auroc": AUROC,
     "confusion_matrix": ConfusionMatrix,
 }
 
 
-def score(labels: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
-    """All metrics of one set: labels (N,) and logits (N, 3) to the block that metrics.json stores."""
+def score(labels: np.ndarray, logits: np.ndarray, classes: Classes) -> dict[str, Any]:
+    """All metrics of one set that suit its classes: labels (N,) and logits (N, C) to a block as of figures.py."""
     predictions = logits.argmax(axis=1)
     probabilities = softmax(logits)
     values: dict[str, Any] = {}
-    for name, metric in METRICS.items():
+    for metric in METRICS.values():
+        if not metric.fewest <= len(classes) <= metric.most:
+            continue
         inputs: dict[str, Any] = {"references": labels}
-        if name == "macro_auroc":
+        if issubclass(metric, MacroAUROC):
             inputs["prediction_scores"] = probabilities
         else:
             inputs["predictions"] = predictions
-        values |= metric(keep_in_memory=True).compute(**inputs)
+        values |= metric(len(classes), keep_in_memory=True).compute(**inputs)
     sensitivity, specificity = values.pop("sensitivity"), values.pop("specificity")
     per_class = {
         name: {"sensitivity": sensitivity[c], "specificity": specificity[c], "n": int(np.sum(labels == c))}
-        for c, name in enumerate(LABELS)
+        for c, name in enumerate(classes)
     }
     return {"n": len(labels), **values, "per_class": per_class}
 

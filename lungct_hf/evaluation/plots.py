@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,8 @@ from PIL import Image
 
 from ..errors import require
 from ..files import write_atomic
-from ..labels import LABELS
 from .calibration import risk_coverage
-from .figures import ECE_BINS, reliability
+from .figures import ECE_BINS, confusion_counts, reliability
 from .report import Part, Report
 from .sample import Sample
 from .tables import SOURCES
@@ -23,8 +23,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_STYLES = {"normal": ("#0072B2", "-", "o"), "benign": ("#E69F00", "--", "s"), "malignant": ("#000000", "-.", "^")}
+# By the number of the class; 7, 4 and 5 of them have no common factor, so that 100 classes are 100 different styles.
+_HUES = ("#0072B2", "#E69F00", "#000000", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
+_DASHES = ("-", "--", "-.", ":")
+_MARKERS = ("o", "s", "^", "D", "v")
+_BLUE, _ORANGE, _BLACK = _HUES[:3]
 _GREY = "#595959"
+_CURVES = 8  # more classes than this are drawn in grey but for the _WORST
+_WORST = 5
+_WRITTEN = (5, 16)  # up to so many classes a confusion matrix has counts and per cent, counts
+_NAMED = 40  # up to so many classes its axes have all names
 _COLOURS = 48  # a drawn plot needs no more, and the file is a third of the size
 
 
@@ -63,14 +71,13 @@ def _comparison(report: Report) -> Figure:
             y = place + shift
             if interval["low"] is not None:
                 axes.plot([interval["low"], interval["high"]], [y, y], color=_GREY, lw=1.6, zorder=1)
-            face = _STYLES["normal"][0] if filled else "white"
+            face = _BLUE if filled else "white"
             label = ("slices" if filled else "cases (slices pooled)") if place == 0 else None
             marker = "o" if filled else "D"
-            axes.plot(
-                interval["value"], y, marker, ms=6.5, color=_STYLES["normal"][0], mfc=face, label=label, zorder=2
-            )
-    axes.axvline(1 / len(LABELS), color=_GREY, ls=":", lw=1.2)
-    axes.text(1 / len(LABELS), -0.62, " chance", color=_GREY, fontsize=8, va="center")
+            axes.plot(interval["value"], y, marker, ms=6.5, color=_BLUE, mfc=face, label=label, zorder=2)
+    chance = 1 / len(report.parts[report.headline].test.classes)
+    axes.axvline(chance, color=_GREY, ls=":", lw=1.2)
+    axes.text(chance, -0.62, " chance", color=_GREY, fontsize=8, va="center")
     axes.set(xlim=(0, 1.01), ylim=(len(rows) - 0.4, -0.85), xlabel="balanced accuracy, 95 % interval")
     axes.set_yticks(range(len(rows)), [name for name, _ in rows])
     axes.legend(loc="lower left", frameon=False, fontsize=8, ncols=2, bbox_to_anchor=(0, 1), borderaxespad=0.1)
@@ -78,47 +85,68 @@ def _comparison(report: Report) -> Figure:
 
 
 def _confusion(part: Part) -> Figure:
-    figure, both = _canvas(7.2, 3.4, 2)
+    classes = part.test.classes
+    size = len(classes)
+    side = 3.4 + 0.3 * min(max(0, size - 3), 12)
+    figure, both = _canvas(2.1 * side, side, 2)
+    # All names where they can be read, else as many as can, each at its own row.
+    shown = np.arange(0, size, -(-size // _NAMED))
+    names = [textwrap.fill(_text(classes[int(c)]), 16) for c in shown]
+    font = 10 if size <= _WRITTEN[0] else 7
+    flat = size <= 3 and max(map(len, classes)) <= 10
     for axes, sample, unit in ((both[0], part.test, "slices"), (both[1], part.test.cases(), "cases")):
-        counts = np.bincount(sample.labels * 3 + sample.named, minlength=9).reshape(3, 3)
+        counts = confusion_counts(sample)
         totals = counts.sum(axis=1, keepdims=True)
-        shares = np.divide(counts, totals, out=np.zeros((3, 3)), where=totals > 0)
+        shares = np.divide(counts, totals, out=np.zeros((size, size)), where=totals > 0)
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        for (row, column), count in np.ndenumerate(counts):
+        for (row, column), count in np.ndenumerate(counts if size <= _WRITTEN[1] else counts[:0]):
             dark = shares[row, column] > 0.55
-            text = f"{count}\n{100 * shares[row, column]:.0f} %"
-            axes.text(column, row, text, ha="center", va="center", color="white" if dark else "black", fontsize=10)
-        axes.set_xticks(range(3), LABELS)
-        axes.set_yticks(range(3), LABELS, rotation=90, va="center")
+            text = f"{count}\n{100 * shares[row, column]:.0f} %" if size <= _WRITTEN[0] else str(count or "")
+            axes.text(column, row, text, ha="center", va="center", color="white" if dark else "black", fontsize=font)
+        axes.set_xticks(shown, names, rotation=0 if flat else 90)
+        axes.set_yticks(shown, names, rotation=90 if flat else 0, va="center")
         axes.set(title=f"{len(sample)} {unit}", xlabel="named", ylabel="true")
         axes.spines[:].set_visible(False)
-        axes.tick_params(length=0)
+        axes.tick_params(length=0, labelsize=9 if size <= _WRITTEN[1] else 6)
     return figure
 
 
 def _curves(sample: Sample, block: dict[str, Any], kind: str) -> Figure:
-    """ROC or precision-recall curves, one class against the others; the legend holds the areas and intervals."""
-    from sklearn.metrics import precision_recall_curve, roc_curve
+    """ROC or precision-recall curves, one class against the others; the legend holds the areas and intervals.
 
+    Two classes have one ROC curve, which the positive one stands for. Of many classes those with the smallest areas
+    are told apart.
+    """
     assert sample.probabilities is not None
-    figure, axes = _canvas(4.6, 5.3)
-    for c, label in enumerate(LABELS):
-        truth, scores = sample.labels == c, sample.probabilities[:, c]
-        if not 0 < truth.sum() < len(truth):
+    classes = sample.classes
+    counts = np.bincount(sample.labels, minlength=len(classes))
+    drawn = [c for c in range(len(classes)) if 0 < counts[c] < len(sample)]
+    if len(classes) == 2 and (kind == "auroc" or classes.positive):
+        drawn = [c for c in drawn if c == (classes.index(classes.positive[0]) if classes.positive else 1)]
+    found = block["intervals"]
+    areas = {c: found["per_class"][classes[c]].get(kind) or found["auroc"] for c in drawn}
+    told = drawn
+    if len(drawn) > _CURVES:
+        told = sorted(drawn, key=lambda c: (areas[c]["value"], c))[:_WORST]
+    figure, axes = _canvas(4.6, 4.3 + 0.27 * max(3, len(told)))
+    for c in drawn:
+        x, y = _curve(sample.labels == c, sample.probabilities[:, c], kind)
+        if c not in told:
+            axes.step(x, y, color="#BFBFBF", lw=0.6, where="post", zorder=0)
             continue
-        if kind == "auroc":
-            x, y, _ = roc_curve(truth, scores)
-        else:
-            y, x, _ = precision_recall_curve(truth, scores)
-            axes.axhline(truth.mean(), color=_STYLES[label][0], lw=0.7, ls=":")
-        area = _with_interval(block["intervals"]["per_class"][label][kind])
-        colour, dashes, marker = _STYLES[label]
+        colour, dashes, marker = _style(c)
+        label = f"{_text(classes[c])}  {_with_interval(areas[c])}"
+        axes.step(x, y, color=colour, ls=dashes, lw=1.7, where="post", label=label)
         every = max(1, len(x) // 7)
-        axes.step(x, y, color=colour, ls=dashes, lw=1.7, where="post", label=f"{label}  {area}")
         axes.plot(x[every // 2 :: every], y[every // 2 :: every], marker, color=colour, ms=5)
+        if kind != "auroc":
+            axes.axhline(counts[c] / len(sample), color=colour, lw=0.7, ls=":")
+    if len(told) < len(drawn):
+        axes.plot([], [], color="#BFBFBF", lw=0.6, label=f"{len(drawn) - len(told)} classes with larger areas")
     if kind == "auroc":
         axes.plot([0, 1], [0, 1], color=_GREY, ls=":", lw=1)
-        axes.set(xlabel="1 - specificity", ylabel="sensitivity", title="ROC, each class against the others")
+        title = "ROC" if len(classes) == 2 else "ROC, each class against the others"
+        axes.set(xlabel="1 - specificity", ylabel="sensitivity", title=title)
     else:
         axes.set(xlabel="sensitivity (recall)", ylabel="PPV (precision)", title="Precision-recall; dotted: chance")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.03), aspect="equal")
@@ -127,11 +155,32 @@ def _curves(sample: Sample, block: dict[str, Any], kind: str) -> Figure:
     return figure
 
 
+def _curve(truth: np.ndarray, scores: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.metrics import precision_recall_curve, roc_curve
+
+    if kind == "auroc":
+        x, y, _ = roc_curve(truth, scores)
+    else:
+        y, x, _ = precision_recall_curve(truth, scores)
+    return x, y
+
+
+def _style(number: int) -> tuple[str, str, str]:
+    """Colour, dash and marker of a class."""
+    return _HUES[number % 7], _DASHES[number % 4], _MARKERS[number % 5]
+
+
+def _text(name: str) -> str:
+    """A class's name as matplotlib draws it: no dollar starts a formula, no underscore hides a line from a legend."""
+    return name.replace("$", r"\$") if not name.startswith("_") else f" {name}".replace("$", r"\$")
+
+
 def _reliability(part: Part) -> Figure:
     figure, (axes, below) = _canvas(4.6, 5.2, 2, heights=(4, 1))
-    styles = [(part.test, "#0072B2", "-", "o", "as published")]
+    least = np.floor(10 / len(part.test.classes)) / 10  # the highest of C probabilities is at least 1 / C
+    styles = [(part.test, _BLUE, "-", "o", "as published")]
     if part.uncalibrated is not None:
-        styles.append((part.uncalibrated, "#E69F00", "--", "s", "before calibration"))
+        styles.append((part.uncalibrated, _ORANGE, "--", "s", "before calibration"))
     for sample, colour, dashes, marker, name in styles:
         found = reliability(sample)
         some = found["count"] > 0
@@ -142,12 +191,12 @@ def _reliability(part: Part) -> Figure:
         axes.scatter(found["confidence"][some], found["accuracy"][some], s=sizes, c=colour, marker=marker, zorder=3)
         axes.plot([], [], color=colour, ls=dashes, marker=marker, label=f"{name}: ECE {ece:.3f}")
     axes.plot([0, 1], [0, 1], color=_GREY, ls=":", lw=1)
-    axes.set(xlim=(0.3, 1.01), ylim=(-0.02, 1.03), ylabel="accuracy in the bin", title="Reliability")
+    axes.set(xlim=(least, 1.01), ylim=(-0.02, 1.03), ylabel="accuracy in the bin", title="Reliability")
     _legend_below(axes)
     count = reliability(part.test)["count"]
     middles = (np.arange(ECE_BINS) + 0.5) / ECE_BINS
-    below.bar(middles, count, width=0.9 / ECE_BINS, color="#0072B2")
-    below.set(xlim=(0.3, 1.01), xlabel="confidence (highest probability)", ylabel="slices")
+    below.bar(middles, count, width=0.9 / ECE_BINS, color=_BLUE)
+    below.set(xlim=(least, 1.01), xlabel="confidence (highest probability)", ylabel="slices")
     return figure
 
 
@@ -155,7 +204,7 @@ def _risk_coverage(part: Part, block: dict[str, Any]) -> Figure:
     assert part.test.probabilities is not None
     curve = risk_coverage(part.test.probabilities, part.test.labels)
     figure, axes = _canvas(5.4, 4.6)
-    axes.step(curve["coverage"], curve["risk"], where="post", color="#0072B2", lw=1.8, label="model, by confidence")
+    axes.step(curve["coverage"], curve["risk"], where="post", color=_BLUE, lw=1.8, label="model, by confidence")
     axes.axhline(curve["risk"][-1], color=_GREY, ls=":", lw=1, label="error when everything is answered")
     rule = block.get("abstention")
     if rule and rule["error"]["value"] is not None:
@@ -163,9 +212,9 @@ def _risk_coverage(part: Part, block: dict[str, Any]) -> Figure:
         spread = [[error - low], [high - error]] if low is not None else None
         said = f"abstain rule: {100 * rule['coverage']['value']:.0f} % answered, {100 * error:.1f} % of them wrong"
         at = rule["coverage"]["value"]
-        axes.errorbar(at, error, spread, fmt="D", color="#000000", ms=7, capsize=4, label=said, zorder=3)
+        axes.errorbar(at, error, spread, fmt="D", color=_BLACK, ms=7, capsize=4, label=said, zorder=3)
         if rule["target_error"] is not None:
-            axes.axhline(rule["target_error"], color="#000000", ls="--", lw=1, label="target error")
+            axes.axhline(rule["target_error"], color=_BLACK, ls="--", lw=1, label="target error")
     top = max(0.06, 1.25 * float(curve["risk"][curve["coverage"] > 0.05].max(initial=0)))
     top = max(top, 1.1 * (rule["error"]["high"] or 0)) if rule else top
     axes.set(xlim=(0, 1.02), ylim=(-0.005, min(1.0, top)), xlabel="coverage (share answered)")

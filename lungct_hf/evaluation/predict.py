@@ -9,9 +9,8 @@ from tqdm import tqdm
 from ..cohort import Cohort, Split
 from ..cohort.folds import units
 from ..decision import Calibration, decide
-from ..labels import LABELS
-from ..model import LungCTClassifier
 from ..model.network import logits_and_features
+from ..runtime.classifier import LungCTClassifier
 from .baselines import VIEWS, nearest_neighbour
 
 
@@ -24,14 +23,14 @@ def predict_cohort(
     batch_size: int = 32,
     progress: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (len(rows), 3) and the features before the last layer (len(rows), D), float32, in the order of `rows`.
+    """Logits (len(rows), C) and the features before the last layer (len(rows), D), float32, in the order of `rows`.
 
     Raises LungCTError when a file has gone or changed since the cohort was loaded.
     """
     network, device = classifier.network, next(classifier.parameters()).device
     was_training = classifier.training
     classifier.eval()
-    logits, features = [np.empty((0, len(LABELS)), np.float32)], []
+    logits, features = [np.empty((0, len(classifier.contract.classes)), np.float32)], []
     bar = tqdm(total=len(rows), desc="Predicting", unit="slice", delay=2, disable=not progress)
     for start in range(0, len(rows), batch_size):
         batch = np.stack([classifier.preprocessing(cohort.read(row)) for row in rows[start : start + batch_size]])
@@ -56,6 +55,8 @@ def prediction_rows(
 ) -> list[dict[str, object]]:
     """Rows for write_predictions from fresh answers: all slices, or with `split` its test slices.
 
+    The cohort's classes are the classifier's.
+
     Slices whose sha256 is in `seen` tell nothing about new people: their split is "seen", which no figure counts. With
     `split` the baselines stand beside the model, with its training and validation slices as neighbours; slices of an
     external data set have none.
@@ -64,10 +65,9 @@ def prediction_rows(
     logits, features = predict_cohort(classifier, cohort, rows, progress=progress)
     groups = split.groups if split is not None else cohort.groups
     named = baselines_of(cohort, split) if split is not None else {}
+    classes = cohort.classes
     decisions = (
-        decide(calibration, classifier.contract.classes, logits, features)
-        if calibration is not None and calibration.abstain
-        else None
+        decide(calibration, classes, logits, features) if calibration is not None and calibration.abstain else None
     )
     made: list[dict[str, object]] = []
     for place, row in enumerate(rows.tolist()):
@@ -78,10 +78,10 @@ def prediction_rows(
             "group": str(groups[row]),
             "split": "seen" if sha256 in seen else "test",
             "fold": int(split.fold_of[row]) if split is not None else 0,
-            "label": LABELS[cohort.labels[row]],
+            "label": classes[cohort.labels[row]],
             "logits": logits[place].tolist(),
         }
-        found |= {name: LABELS[classes[place]] for name, classes in named.items()}
+        found |= {name: classes[numbers[place]] for name, numbers in named.items()}
         if decisions is not None:
             found |= {"distance": decisions[place].distance, "abstained": decisions[place].reason or ""}
         made.append(found)

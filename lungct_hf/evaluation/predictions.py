@@ -1,8 +1,12 @@
-"""Every prediction is stored with its logits, so that anyone can recompute every figure."""
+"""Every prediction is stored with its logits, so that anyone can recompute every figure.
+
+The classes stand in the parquet schema's metadata, so that a table of predictions means something by itself.
+"""
 
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ..classes import Classes
 from ..decision import contrasts
-from ..errors import LungCTError
+from ..errors import LungCTError, UsageError
 from ..files import write_atomic
-from ..labels import LABELS
+from ..known_sets import schema_1_classes
+
+CLASSES_KEY = b"lungct.classes"  # in the schema's metadata: Classes.to_json() as JSON
 
 # Not of a fixed size: pyarrow before 25 and other readers stumble over rows without values in such a column.
 _LOGITS = pa.list_(pa.float32())
@@ -33,8 +40,7 @@ OPTIONAL = pa.schema(
     [
         ("protocol", pa.string()),  # "image", or the name of a grouping
         ("seed", pa.int32()),
-        ("temperature", pa.float32()),  # what `logits` were calibrated with, decision.tempering
-        ("benign_temperature", pa.float32()),  # the same for benign against normal; absent: `temperature`
+        ("raw_logits", _LOGITS),  # before calibration
         ("distance", pa.float32()),  # from the training features, decision.FeatureDistance
         ("abstained", pa.string()),  # the reason not to answer (decision.py), "" where the model answered
         ("nearest_neighbour", pa.string()),  # the class that 1-NN on thumbnails named
@@ -45,21 +51,22 @@ OPTIONAL = pa.schema(
 )
 
 
-def write_predictions(path: Path, rows: list[dict[str, object]]) -> None:
-    """Write rows with the columns of SCHEMA (label by name, logits in the order of LABELS) and any of OPTIONAL.
+def write_predictions(path: Path, rows: list[dict[str, object]], classes: Classes) -> None:
+    """Write rows with the columns of SCHEMA (label by name, logits in the order of `classes`) and any of OPTIONAL.
 
     Sorted by protocol, seed, split and id. A column of OPTIONAL that no row has is not written.
     """
     ordered = sorted(rows, key=_place)
     used = [column for column in OPTIONAL if any(row.get(column.name) is not None for row in rows)]
-    table = pa.Table.from_pylist(ordered, schema=pa.schema([*SCHEMA, *used]))
+    metadata = {CLASSES_KEY: json.dumps(classes.to_json(), ensure_ascii=False)}
+    table = pa.Table.from_pylist(ordered, schema=pa.schema([*SCHEMA, *used], metadata=metadata))
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     write_atomic(path, sink.getvalue())
 
 
 def read_predictions(path: Path) -> tuple[pa.Table, np.ndarray, np.ndarray]:
-    """The table, the labels as class numbers (N,) and the logits (N, 3) float32.
+    """The table, the labels as class numbers (N,) and the logits (N, C) float32.
 
     Raises LungCTError when the file is not a predictions file of this package.
     """
@@ -73,26 +80,49 @@ def read_predictions(path: Path) -> tuple[pa.Table, np.ndarray, np.ndarray]:
     return table, class_numbers(table, "label"), logits_of(table)
 
 
+def has_classes(table: pa.Table) -> bool:
+    """Whether the table says of which classes it speaks; files of this package from before they did do not."""
+    return CLASSES_KEY in (table.schema.metadata or {})
+
+
+def classes_of_table(table: pa.Table) -> Classes:
+    """The classes in the order of the logits. Raises LungCTError where the file names none that can be."""
+    if not has_classes(table):
+        return schema_1_classes()
+    try:
+        return Classes.from_json(json.loads(table.schema.metadata[CLASSES_KEY]))
+    except (KeyError, TypeError, ValueError, UsageError) as error:
+        raise LungCTError(f"The predictions do not say which classes they are of ({error}).") from error
+
+
 def class_numbers(table: pa.Table, column: str) -> np.ndarray:
     """A column of class names as numbers (N,); -1 where it is empty. Raises LungCTError for any other name."""
-    names = table[column].to_pylist()
-    unknown = sorted({str(name) for name in names if name is not None and name not in LABELS})
+    classes, names = classes_of_table(table), table[column].to_pylist()
+    number = {name: place for place, name in enumerate(classes)}
+    unknown = sorted({str(name) for name in names if name is not None and name not in number})
     if unknown:
-        raise LungCTError(f"The predictions name the class {unknown[0]!r} in {column}; known: {', '.join(LABELS)}.")
-    return np.array([-1 if name is None else LABELS.index(name) for name in names], dtype=np.int64)
+        raise LungCTError(f"The predictions name the class {unknown[0]!r} in {column}; known: {', '.join(classes)}.")
+    return np.array([-1 if name is None else number[name] for name in names], dtype=np.int64)
 
 
 def logits_of(table: pa.Table, column: str = "logits") -> np.ndarray:
-    """float32 (N, 3); NaN where the row has none. Raises LungCTError where a row has not one for each class."""
-    empty = [float("nan")] * len(LABELS)
+    """float32 (N, C); NaN where the row has none. Raises LungCTError where a row has not one for each class."""
+    count = len(classes_of_table(table))
+    empty = [float("nan")] * count
     rows = [row or empty for row in table[column].to_pylist()]
-    if wrong := next((row for row in rows if len(row) != len(LABELS)), None):
-        raise LungCTError(f"The predictions have {len(wrong)} {column} in a row; needed: {len(LABELS)}.")
-    return np.array(rows, dtype=np.float32).reshape(-1, len(LABELS))
+    if wrong := next((row for row in rows if len(row) != count), None):
+        raise LungCTError(f"The predictions have {len(wrong)} {column} in a row; needed: {count}.")
+    return np.array(rows, dtype=np.float32).reshape(-1, count)
 
 
 def uncalibrated_logits(table: pa.Table) -> np.ndarray | None:
-    """float64 (N, 3): the stored logits as they were before calibration; None where the rows do not say."""
+    """float64 (N, C): the stored logits as they were before calibration; None where the rows do not say.
+
+    Older files have two temperatures instead: one for the last of the three classes that they always had against the
+    rest, one for the first two.
+    """
+    if "raw_logits" in table.column_names and not table["raw_logits"].null_count:
+        return logits_of(table, "raw_logits").astype(np.float64)
     if "temperature" not in table.column_names or table["temperature"].null_count:
         return None
     temperature = benign = table["temperature"]

@@ -16,13 +16,14 @@
     other_protocols {name: {test, validation, baselines}}
     leak_gap        image-level minus the headline, for the model and each baseline
     protocol, split, bootstrap
+    classes         their names in order, and which of them are positive; absent where the predictions do not say
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,14 @@ from .baselines import VIEWS
 from .bootstrap import REPLICATES, cautions, difference, intervals, method, paired_difference, share
 from .calibration import risk_coverage
 from .figures import figures
-from .predictions import class_numbers, logits_of, read_predictions, uncalibrated_logits
+from .predictions import (
+    class_numbers,
+    classes_of_table,
+    has_classes,
+    logits_of,
+    read_predictions,
+    uncalibrated_logits,
+)
 from .sample import Sample
 
 IMAGE = "image"  # the protocol that leaks: slices assigned one by one
@@ -45,7 +53,7 @@ BASELINES = {
     "histogram_nearest_neighbour": "the same on the grey histogram alone, which knows no place",
     "model_ring": "the model itself, shown only the outer ring",
 }
-_COMPARED = ("balanced_accuracy", "accuracy", "macro_auroc")
+_COMPARED = ("balanced_accuracy", "accuracy", "macro_auroc", "auroc")
 _COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 
 
@@ -99,7 +107,10 @@ def evaluate_predictions(
     def blocks(part: Part) -> dict[str, Any]:
         return _blocks(part, target, replicates, seed)
 
-    metrics: dict[str, Any] = {"schema_version": 1, "protocol": first, "split": split, **blocks(parts[first])}
+    metrics: dict[str, Any] = {"schema_version": 1, "protocol": first, "split": split}
+    if has_classes(table):
+        metrics["classes"] = classes_of_table(table).to_json()
+    metrics |= blocks(parts[first])
     others = {name: blocks(part) for name, part in parts.items() if name != first}
     if others:
         metrics["other_protocols"] = others
@@ -123,7 +134,7 @@ def _part(rows: pa.Table, others: pa.Table, calibration: Calibration | None) -> 
     test, baselines = _sample(rows), {}
     for column in VIEWS:
         if column in rows.column_names and (named := class_numbers(rows, column)).min() >= 0:
-            baselines[column] = Sample.of(test.labels, named=named, groups=test.groups, keys=test.keys, runs=test.runs)
+            baselines[column] = replace(test, named=named, probabilities=None)
     if "ring_logits" in rows.column_names and not np.isnan(logits_of(rows, "ring_logits")).any():
         baselines["model_ring"] = _sample(rows, logits_of(rows, "ring_logits"))
     raw = uncalibrated_logits(rows)
@@ -249,6 +260,7 @@ def _sample(rows: pa.Table, logits: np.ndarray | None = None) -> Sample:
     return Sample.of(
         class_numbers(rows, "label"),
         values,
+        classes=classes_of_table(rows),
         groups=_texts(rows, "group"),
         keys=_texts(rows, "sha256"),
         runs=_texts(rows, "seed", "0"),

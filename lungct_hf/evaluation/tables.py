@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..labels import LABELS
-
 SOURCES = {
     "model": "model",
     "nearest_neighbour": "1-NN, thumbnails",
@@ -17,8 +15,10 @@ _PERCENT = {
     "balanced_accuracy": "balanced accuracy, %",
     "accuracy": "accuracy, %",
     "macro_auroc": "macro AUROC, %",
-    "average_precision": "average precision, macro, %",
+    "auroc": "AUROC, %",
+    "average_precision": "average precision, %",
 }
+_CLASS_FIGURES = {"sensitivity": "sens.", "specificity": "spec.", "ppv": "PPV", "npv": "NPV"}
 _PLAIN = {
     "kappa": "Cohen's kappa",
     "brier": "Brier score (0 to 2)",
@@ -74,22 +74,48 @@ def gap_rows(metrics: Metrics) -> Rows:
 def figure_rows(metrics: Metrics) -> Rows:
     """(figure, slices, cases) of the model under the headline protocol."""
     slices, cases = metrics["test"]["intervals"], metrics["test"]["cases"]["intervals"]
-    rows: Rows = [(text, percent(slices.get(name)), percent(cases.get(name))) for name, text in _PERCENT.items()]
+    shares = {
+        name: text for name, text in _PERCENT.items() if name in slices
+    }  # with two classes others than with more
+    rows: Rows = [(text, percent(slices[name]), percent(cases.get(name))) for name, text in shares.items()]
     return rows + [(text, plain(slices.get(name)), plain(cases.get(name))) for name, text in _PLAIN.items()]
 
 
+def class_names(metrics: Metrics) -> list[str]:
+    """The classes in their order."""
+    return list(metrics["test"]["per_class"])
+
+
+def positive_names(metrics: Metrics) -> list[str]:
+    """The classes that are marked positive; none where metrics.json does not say."""
+    return list(metrics.get("classes", {}).get("positive", []))
+
+
+def class_columns(metrics: Metrics) -> tuple[str, ...]:
+    """The headings of `class_rows`, the first without one."""
+    return ("", *_class_figures(metrics).values(), "n (groups)")
+
+
 def class_rows(metrics: Metrics) -> Rows:
-    """(class, sensitivity, specificity, PPV, NPV, "slices (groups)") under the headline protocol, whole per cent."""
-    test = metrics["test"]
-    return [
-        (
-            label,
-            *(percent(test["intervals"]["per_class"][label][name], 0) for name in ("sensitivity", "specificity")),
-            *(percent(test["intervals"]["per_class"][label][name], 0) for name in ("ppv", "npv")),
-            f"{test['per_class'][label]['n']} ({test['per_class'][label]['groups']})",
-        )
-        for label in LABELS
-    ]
+    """A row for each class under the headline protocol: name, figures in whole per cent, "slices (groups)"."""
+    test, wanted, rows = metrics["test"], _class_figures(metrics), []
+    mirrored = len(class_names(metrics)) == 2 and positive_names(metrics)
+    for label in class_names(metrics):
+        found = test["intervals"]["per_class"][label]
+        shown = not mirrored or label in mirrored
+        figures = [percent(found[name], 0) if shown else "" for name in wanted]
+        rows.append((label, *figures, f"{test['per_class'][label]['n']} ({test['per_class'][label]['groups']})"))
+    return rows
+
+
+def _class_figures(metrics: Metrics) -> dict[str, str]:
+    """Of two classes the specificity and the NPV of one are the sensitivity and the PPV of the other.
+
+    So they are shown of the positive one; where none is, what each has of its own is shown of both.
+    """
+    if len(class_names(metrics)) > 2 or positive_names(metrics):
+        return _CLASS_FIGURES
+    return {name: _CLASS_FIGURES[name] for name in ("sensitivity", "ppv")}
 
 
 def headline(metrics: Metrics) -> str:
@@ -109,6 +135,11 @@ def notes(metrics: Metrics) -> list[str]:
     """What else a reader must know, a sentence each."""
     test = metrics["test"]
     found = list(test["cautions"])
+    if absent := [label for label, block in test["per_class"].items() if not block["n"]]:
+        found.append(
+            f"There are no slices of {', '.join(absent)}: balanced accuracy is the mean over the other classes, and "
+            "figures that need every class are left out."
+        )
     for source, block in metrics["baselines"].items():
         by = block["model_minus"]["balanced_accuracy"]
         if by["value"] is not None and (by["low"] is None or by["low"] <= 0):

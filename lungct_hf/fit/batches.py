@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
-from tqdm import tqdm
 
 from ..cohort import Cohort
 from ..errors import UsageError
 from ..slices.preprocess import Preprocessing
 from .augment import Augmentation
-
-_CACHE_BYTES = 2 << 30  # letterboxed slices are kept in memory up to this size (14,000 slices at 224 px)
 
 
 def random_stream(*numbers: int) -> np.random.Generator:
@@ -25,27 +21,22 @@ def random_stream(*numbers: int) -> np.random.Generator:
 
 
 class Squares:
-    """The cohort's slices, letterboxed to uint8 (size, size, 3): decoded once where memory allows."""
+    """The cohort's slices, letterboxed to uint8 (size, size, 3).
 
-    def __init__(self, cohort: Cohort, preprocessing: Preprocessing, *, progress: bool = True) -> None:
+    Those that the cohort made while it was loaded are used; where it made none, because they do not fit into memory or
+    nobody asked it to, a slice is decoded each time.
+    """
+
+    def __init__(self, cohort: Cohort, preprocessing: Preprocessing) -> None:
         self._cohort, self._preprocessing = cohort, preprocessing
-        self._cache: np.ndarray | None = None
-        side, count = preprocessing.size, len(cohort)
-        if count * side * side * 3 <= _CACHE_BYTES:
-            cache = np.empty((count, side, side, 3), np.uint8)
-            with ThreadPoolExecutor() as pool:
-                done = pool.map(self._decode, range(count))
-                for row, square in enumerate(tqdm(done, "letterbox", count, delay=2, disable=not progress)):
-                    cache[row] = square
-            self._cache = cache
+        self._made = cohort.squares if cohort.preprocessing == preprocessing else None
 
     def __len__(self) -> int:
         return len(self._cohort)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        return self._decode(row) if self._cache is None else self._cache[row]
-
-    def _decode(self, row: int) -> np.ndarray:
+        if self._made is not None:
+            return self._made[row]
         return np.asarray(self._preprocessing.letterbox(self._cohort.read(row)))
 
 

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from ..classes import Classes
 from ..cohort import Cohort, Split, make_split
 from ..contract import Contract
 from ..decision import AbstainRule, Calibration
@@ -40,7 +41,6 @@ from ..evaluation.plots import write_plots
 from ..evaluation.predictions import OPTIONAL, SCHEMA, write_predictions
 from ..evaluation.report import IMAGE
 from ..files import folder_in_one_step, write_json
-from ..labels import LABELS
 from .evidence import TARGET_ERROR, fit_what_can_be, fold_into
 from .model_repo import split_record, write_weights
 from .options import Options
@@ -71,14 +71,16 @@ class Evidence:
 
         `features` (N, D) are those of the published network for all slices; they give the distance its centres.
         """
-        truth = np.array([LABELS.index(row["label"]) for row in self.held_out])
+        classes = self.split.classes
+        truth = np.array([classes.index(row["label"]) for row in self.held_out])
         groups = np.array([row["group"] for row in self.held_out], np.str_)
-        raw = np.array([row["raw"] for row in self.held_out])
+        raw = np.array([row["raw_logits"] for row in self.held_out])
         distances = [row.get("distance") for row in self.held_out]
         known = None if None in distances else np.array(distances)
         reason = "A fold could not measure how far slices are from its training slices."
-        training = features, labels
-        return fit_what_can_be(raw, truth, groups, training=training, distances=known, no_distance=reason)
+        return fit_what_can_be(
+            raw, truth, groups, classes=classes, training=(features, labels), distances=known, no_distance=reason
+        )
 
     def split_record(self) -> dict[str, Any]:
         """The entry for lungct.json; there is no test fold."""
@@ -154,7 +156,7 @@ def pool(options: Options, cohort: Cohort) -> Evidence:
         "groups_crossing": max(split.groups_crossing for split in splits),
         "evidence": "cross-validated",
     }
-    report = _report(rows, facts)
+    report = _report(rows, facts, first.classes)
     report.metrics["evidence"] = {
         "kind": "cross-validated",
         "sentence": SENTENCE,
@@ -168,7 +170,7 @@ def pool(options: Options, cohort: Cohort) -> Evidence:
 def write_evidence(evidence: Evidence, folder: Path) -> None:
     """predictions.parquet, metrics.json and the plots, in one step."""
     with folder_in_one_step(folder) as fresh:
-        write_predictions(fresh / "predictions.parquet", evidence.rows)
+        write_predictions(fresh / "predictions.parquet", evidence.rows, evidence.split.classes)
         write_json(fresh / "metrics.json", evidence.metrics)
         write_plots(evidence.report, fresh)
 
@@ -181,7 +183,7 @@ def write_published(
     contract = replace(contract, calibration=calibration)
     with folder_in_one_step(folder) as fresh:
         write_json(fresh / "evaluation" / "metrics.json", evidence.metrics)
-        write_predictions(fresh / "evaluation" / "predictions.parquet", evidence.rows)
+        write_predictions(fresh / "evaluation" / "predictions.parquet", evidence.rows, evidence.split.classes)
         evidence.split.write_csv(fresh / "evaluation" / "split.csv")
         write_weights(fresh, network, contract, cohort)
 
@@ -194,7 +196,7 @@ def print_evidence(evidence: Evidence, folder: Path) -> None:
     comparison = [row[1:] for row in tables.comparison_rows(metrics)]
     _show(console, comparison, "balanced accuracy, %", "slices", "cases")
     _show(console, tables.figure_rows(metrics), "the model", "slices", "cases")
-    _show(console, tables.class_rows(metrics), "classes, %", "sens.", "spec.", "PPV", "NPV", "n (groups)")
+    _show(console, tables.class_rows(metrics), *("classes, %", *tables.class_columns(metrics)[1:]))
     for note in tables.notes(metrics):
         console.print(f"- {note}", markup=False)
     console.print(f"- {SENTENCE}", markup=False)
@@ -227,26 +229,32 @@ def _show(console: Console, rows: list[tuple[str, ...]], *columns: str) -> None:
     console.print(table)
 
 
-def _rows_of(part: Options, split: Split) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _rows_of(part: Options, split: Split) -> tuple[list[dict[str, Any]], ...]:
     """A fold's test and validation rows, with what tells them from other folds' rows.
 
-    The latter have their logits from before calibration as `raw`.
+    All have their logits from before calibration, also where an older version of the package wrote temperatures.
     """
     table, _, _ = read_predictions(part.run / "model" / "evaluation" / "predictions.parquet")
     kept = [name for name in table.column_names if name in (*SCHEMA.names, *OPTIONAL.names)]
     protocol = split.grouping if split.protocol == "grouped" else split.protocol
-    rows = [row | {"protocol": protocol, "seed": part.seed} for row in table.select(kept).to_pylist()]
     raw = uncalibrated_logits(table)
-    assert raw is not None  # a run stores its temperatures
-    validated = [row | {"raw": raw[place]} for place, row in enumerate(rows) if row["split"] == "validation"]
-    return [row for row in rows if row["split"] == "test"], validated
+    if raw is None:
+        raise LungCTError(
+            f"The run in {part.run} does not store its logits from before calibration. Fix: start a new "
+            "cross-validation."
+        )
+    rows = [
+        row | {"protocol": protocol, "seed": part.seed, "raw_logits": before}
+        for row, before in zip(table.select(kept).to_pylist(), raw.tolist(), strict=True)
+    ]
+    return tuple([row for row in rows if row["split"] == side] for side in ("test", "validation"))
 
 
-def _report(rows: list[dict[str, object]], facts: dict[str, Any]) -> Report:
+def _report(rows: list[dict[str, object]], facts: dict[str, Any], classes: Classes) -> Report:
     """From the rows as they are stored, so that the file gives the same figures again."""
     with tempfile.TemporaryDirectory(prefix="lungct-pool-") as scratch:
         path = Path(scratch) / "predictions.parquet"
-        write_predictions(path, rows)
+        write_predictions(path, rows, classes)
         # Each fold decided by thresholds of its own, which are in the rows; only their common target is not.
         target = Calibration(abstain=AbstainRule(min_confidence=0.0, target_error=TARGET_ERROR))
         return evaluate_predictions(path, split=facts, calibration=target)

@@ -9,12 +9,18 @@ import numpy as np
 from accelerate import Accelerator, PartialState
 
 from ..cohort import Cohort, Split, load_cohort
+from ..contract import Contract
+from ..errors import UsageError
+from ..slices.limits import fit_limits
 from ..slices.phantom import write_phantom_cohort
 from ..slices.preprocess import Preprocessing
+from ..slices.window import Window
 from .augment import Augmentation
 from .batches import Squares, TrainingBatches
 from .model_repo import data_record, software_record
 from .options import Options
+
+GROUP_KEY = "group.key"  # in the run's folder: with it, and only with it, groups can be traced to patients
 
 
 class Slices(NamedTuple):
@@ -29,16 +35,22 @@ class Slices(NamedTuple):
 def load_slices(options: Options) -> Slices:
     """Load what the flags name; without --data, draw phantoms into the run's folder."""
     state = PartialState()
+    preprocessing = Preprocessing(size=options.recipe.image_size)
     with state.main_process_first():
         cohort = load_cohort(
             options.data or str(write_phantom_cohort(options.run / "phantoms", seed=options.seed)),
+            classes=options.classes,
+            labels=options.labels,
+            slices=options.slices,
+            window=Window.parse(options.window) if options.window else None,
             group_column=options.group_column,
             grouping=options.grouping,
             on_bad_file=cast(Literal["refuse", "skip"], options.on_bad_file),
+            group_key=options.run / GROUP_KEY,
+            preprocessing=preprocessing,
             progress=state.is_main_process,
         )
-    preprocessing = Preprocessing(size=options.recipe.image_size)
-    return Slices(cohort, preprocessing, Squares(cohort, preprocessing, progress=state.is_main_process), front={})
+    return Slices(cohort, preprocessing, Squares(cohort, preprocessing), front={})
 
 
 def training_batches(slices: Slices, rows: np.ndarray, options: Options, accelerator: Accelerator) -> TrainingBatches:
@@ -59,9 +71,11 @@ def training_batches(slices: Slices, rows: np.ndarray, options: Options, acceler
 
 
 def describe_data(say: Callable[[str], None], cohort: Cohort, split: Split) -> None:
-    """Say how many slices there are and which are used for what."""
+    """Say how many slices there are, what there is to know of them, and which are used for what."""
     counts = ", ".join(f"{count} {name}" for name, count in cohort.counts().items())
     say(f"{len(cohort)} slices ({counts}) in {len(set(split.groups))} groups ({split.grouping}).")
+    for note in cohort.notes:
+        say(f"Note: {note}.")
     sizes = ", ".join(f"{name} {len(split.indices(name))}" for name in ("train", "validation", "test"))
     crossing = f"{split.groups_crossing} groups on both sides"
     if shared := split.groups_in_training_and_validation:
@@ -78,3 +92,21 @@ def describe_run(options: Options, cohort: Cohort) -> dict[str, Any]:
         "data": data_record(cohort, "phantom" if options.data is None else cohort.kind),
         "recipe": {"name": options.recipe_name, **options.recipe.to_dict()},
     }
+
+
+def contract_of(options: Options, slices: Slices, rows: np.ndarray, provenance: dict[str, Any]) -> Contract:
+    """What runtimes must know of a network that learned from the slices `rows`, before it is calibrated."""
+    cohort = slices.cohort
+    try:
+        limits = fit_limits([cohort.reports[row] for row in rows.tolist()])
+    except UsageError as error:
+        limits = None
+        PartialState().print(f"Note: inputs will not be compared to the training slices: {error}")
+    return Contract(
+        options.recipe.architecture,
+        cohort.classes,
+        slices.preprocessing,
+        window=cohort.window,
+        limits=limits,
+        provenance=provenance,
+    )

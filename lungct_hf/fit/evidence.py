@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from ..classes import Classes
 from ..cohort import Cohort, Split
 from ..decision import Calibration, decide
 from ..errors import UsageError
@@ -25,7 +26,6 @@ from ..evaluation import (
 from ..evaluation.plots import write_plots
 from ..evaluation.predict import baselines_of
 from ..files import write_json
-from ..labels import LABELS
 from .inference import predict_with_features
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ TARGET_ERROR = 0.05  # of the slices that the model answers at most this share m
 class HeldOut:
     """What networks say of slices that they did not learn from: `rows` (N,) of the cohort, each at most once.
 
-    `logits` (N, 3) are from before calibration, `distances` (N,) how far the features are from those that the network
+    `logits` (N, C) are from before calibration, `distances` (N,) how far the features are from those that the network
     learned from; where they cannot be measured, `no_distance` says why.
     """
 
@@ -49,11 +49,16 @@ class HeldOut:
 
     @classmethod
     def of(
-        cls, rows: np.ndarray, logits: np.ndarray, features: np.ndarray, training: tuple[np.ndarray, np.ndarray]
+        cls,
+        rows: np.ndarray,
+        logits: np.ndarray,
+        features: np.ndarray,
+        training: tuple[np.ndarray, np.ndarray],
+        classes: Classes,
     ) -> HeldOut:
         """From one network: `features` (N, D) of the rows, and those of its training slices with their labels."""
         try:
-            return cls(rows, logits, fit_distance(*training)(features))
+            return cls(rows, logits, fit_distance(*training, classes)(features))
         except UsageError as error:
             return cls(rows, logits, no_distance=str(error))
 
@@ -69,7 +74,7 @@ class HeldOut:
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """All that a run shows, before calibration; `ring` (N, 3) are the test slices' logits from their outer ring."""
+    """All that a run shows, before calibration; `ring` (N, C) are the test slices' logits from their outer ring."""
 
     validation: HeldOut
     test: HeldOut
@@ -89,7 +94,7 @@ class _Rings:
 def answer(
     network: nn.Module, slices: Slices, rows: np.ndarray, accelerator: Accelerator, *, only_the_ring: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (len(rows), 3) and features (len(rows), D) of the slices, or of nothing but their outer ring."""
+    """Logits (len(rows), C) and features (len(rows), D) of the slices, or of nothing but their outer ring."""
     view = _Rings(slices) if only_the_ring else slices.squares
     return predict_with_features(network, view, rows, slices.preprocessing, accelerator)
 
@@ -102,13 +107,21 @@ def held_out(network: nn.Module, slices: Slices, split: Split, accelerator: Acce
     train, validation = split.indices("train"), split.indices("validation")
     logits, features = answer(network, slices, validation, accelerator)
     known = answer(network, slices, train, accelerator)[1]
-    return HeldOut.of(validation, logits, features, training=(known, slices.cohort.labels[train])), known
+    training = known, slices.cohort.labels[train]
+    return HeldOut.of(validation, logits, features, training, split.classes), known
 
 
 def calibrate(split: Split, found: HeldOut, training: tuple[np.ndarray, np.ndarray]) -> Calibration:
     """`fit_what_can_be` on what networks said of slices of `split`."""
-    answers = found.logits, split.labels[found.rows], split.groups[found.rows]
-    return fit_what_can_be(*answers, training=training, distances=found.distances, no_distance=found.no_distance)
+    return fit_what_can_be(
+        found.logits,
+        split.labels[found.rows],
+        split.groups[found.rows],
+        classes=split.classes,
+        training=training,
+        distances=found.distances,
+        no_distance=found.no_distance,
+    )
 
 
 def fit_what_can_be(
@@ -116,11 +129,12 @@ def fit_what_can_be(
     labels: np.ndarray,
     groups: np.ndarray,
     *,
+    classes: Classes,
     training: tuple[np.ndarray, np.ndarray],
     distances: np.ndarray | None,
     no_distance: str,
 ) -> Calibration:
-    """Temperatures and abstain rule from held-out groups only: (N, 3), (N,), (N,) and distances (N,).
+    """Temperatures and abstain rule from held-out groups only: (N, C), (N,), (N,) and distances (N,).
 
     `training` are the features (M, D) and labels of the slices that the published network learned from: they give
     the distance's centres. Its threshold carries over from other networks, for a distance is measured in units of the
@@ -128,14 +142,15 @@ def fit_what_can_be(
     (`no_distance` where there are none): a run that came this far is not lost for it.
     """
     answers = logits, labels, groups
+    wanted: dict[str, Any] = {"classes": classes, "target_error": TARGET_ERROR}
     try:
         if distances is None:
             raise UsageError(no_distance)
-        return fit_calibration(*answers, target_error=TARGET_ERROR, training=training, distances=distances)
+        return fit_calibration(*answers, **wanted, training=training, distances=distances)
     except UsageError as error:
         reason = str(error)
     try:
-        return replace(fit_calibration(*answers, target_error=TARGET_ERROR), not_fitted=reason)
+        return replace(fit_calibration(*answers, **wanted), not_fitted=reason)
     except UsageError as error:
         return Calibration(not_fitted=str(error))
 
@@ -157,17 +172,18 @@ def write_evidence(
 
     The figures are computed from the file that was written, so `lungct evaluate` finds the same.
     """
+    classes = cohort.classes
     beside: list[dict[str, Any]] = [
-        {"ring_logits": row.tolist()} for row in answers.ring @ calibration.matrix(len(cohort.classes))
+        {"ring_logits": row.tolist()} for row in answers.ring @ calibration.matrix(len(classes))
     ]
-    for name, classes in baselines_of(cohort, split).items():
-        for columns, named in zip(beside, classes, strict=True):
-            columns[name] = LABELS[named]
+    for name, numbers in baselines_of(cohort, split).items():
+        for columns, named in zip(beside, numbers, strict=True):
+            columns[name] = classes[named]
     tested = _rows("test", cohort, split, answers.test, calibration)
     rows = [row | columns for row, columns in zip(tested, beside, strict=True)]
     rows += _rows("validation", cohort, split, answers.validation, calibration)
     predictions = folder / "predictions.parquet"
-    write_predictions(predictions, rows)
+    write_predictions(predictions, rows, classes)
     report = evaluate_predictions(predictions, split=split.facts(), calibration=calibration)
     write_json(folder / "metrics.json", report.metrics)
     split.write_csv(folder / "split.csv")
@@ -186,10 +202,9 @@ def _rows(name: str, cohort: Cohort, split: Split, found: HeldOut, calibration: 
             "group": str(split.groups[row]),
             "split": name,
             "fold": int(split.fold_of[row]),
-            "label": LABELS[cohort.labels[row]],
+            "label": cohort.classes[cohort.labels[row]],
             "logits": logits[place].tolist(),
-            "temperature": calibration.temperature,
-            "benign_temperature": calibration.within_temperature,
+            "raw_logits": found.logits[place].tolist(),
             "distance": decision.distance,
             "abstained": None if calibration.abstain is None else decision.reason or "",
         }

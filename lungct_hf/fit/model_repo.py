@@ -18,7 +18,7 @@ from ..cohort import Cohort, Split
 from ..contract import Contract
 from ..decision import Calibration
 from ..files import folder_in_one_step
-from ..model import LungCTClassifier
+from ..runtime.classifier import LungCTClassifier
 from .evidence import Answers, fold_into, write_evidence
 from .onnx_files import try_export
 from .options import Options

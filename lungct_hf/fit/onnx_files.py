@@ -15,8 +15,8 @@ from ..errors import LungCTError, UsageError
 from ..evaluation import read_predictions
 from ..files import folder_in_one_step, write_json
 from ..hub import write_card
-from ..model import LungCTClassifier
 from ..model.onnx_export import export_onnx
+from ..runtime.classifier import LungCTClassifier
 from ..slices.preprocess import Preprocessing
 from .onnx_int8 import Slices8Bit, add_int8
 

@@ -57,7 +57,8 @@ def add_int8(folder: Path, preprocessing: Preprocessing, slices: Slices8Bit) -> 
     for name, session in (("float", exact), ("int8", quick)):
         batches = _inputs(preprocessing, slices.cohort, slices.evaluation)
         logits = np.concatenate([session.run(["logits"], {ONNX_INPUT: batch})[0] for batch in batches])
-        balanced[name], answers[name] = score(slices.labels, logits)["balanced_accuracy"], logits.argmax(axis=1)
+        balanced[name] = score(slices.labels, logits, slices.cohort.classes)["balanced_accuracy"]
+        answers[name] = logits.argmax(axis=1)
     same = float(np.mean(answers["float"] == answers["int8"]))
     drop = balanced["float"] - balanced["int8"]
     gain, milliseconds = compare_speed(exact, quick, preprocessing.size)

@@ -11,9 +11,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ..cohort.class_map import HELP as CLASSES
+from ..cohort.load import parse_slices
 from ..errors import UsageError
 from ..files import publishable, write_json
 from ..runtime.session import usable_cores
+from ..slices.window import Window
 from .recipe import Recipe, load_recipe
 
 _GROUPINGS = ("linked", "similarity", "file-blocks")
@@ -48,6 +51,10 @@ class Options:
     folds: int | None = None  # all of so many folds, one run each; None is a single run
     seeds: tuple[int, ...] = ()
     leak_gap: bool = False  # cross-validate by image as well
+    classes: str | None = None
+    labels: str | None = None
+    slices: str = "all"
+    window: str | None = None
 
     @property
     def grouping(self) -> str | None:
@@ -89,6 +96,10 @@ class Options:
             "seed",
             "folds",
             "leak_gap",
+            "classes",
+            "labels",
+            "slices",
+            "window",
         )
         return {name: getattr(self, name) for name in names} | {
             "mixed_precision": self.mixed_precision,
@@ -104,6 +115,8 @@ def build_parser(recipes: Path, description: str) -> argparse.ArgumentParser:
     known = ", ".join(sorted(path.stem for path in recipes.glob("*.yaml")))
     add = parser.add_argument_group("what to train on, from and into").add_argument
     add("--data", help="folder, parquet file or Hub data set id[@revision] (default: generated phantoms)")
+    add("--classes", help=f"order, merge, rename: {CLASSES} (default: the folders' or label column's names)")
+    add("--labels", metavar="FILE", help="table of labels by file, SOP instance, series, study or patient")
     add("--init", help="auto, imagenet1k-v2, random, or a .pth/.safetensors file (default: auto)")
     add(
         "--split", help="auto, grouped, linked, similarity, file-blocks:N, image, given, or a manifest (default: auto)"
@@ -121,6 +134,11 @@ def build_parser(recipes: Path, description: str) -> argparse.ArgumentParser:
     add("--fold-count", type=int, help="of how many folds, when training once (default: 5)")
     add("--margin", type=float, help="leave out training slices this alike to a test slice (correlation, 0 to 1)")
     add("--group-column", help="column that names the patient or case (default: found by its name)")
+    add(
+        "--slices",
+        help="of volumes: all, positions from the feet up like 0.2-0.8, or listed (default: all)",
+    )
+    add("--window", metavar="C,W", help="centre and width in HU for DICOM and NIfTI (default: -485,1500)")
     add("--on-bad-file", choices=["refuse", "skip"], help="what an unreadable file does (default: refuse)")
     add("--seed", type=int, help="seed of split, new layer, order and augmentation (default: 0)")
     add("--mixed-precision", choices=["no", "fp16", "bf16"], help="default: as accelerate is configured")
@@ -139,7 +157,7 @@ def build_parser(recipes: Path, description: str) -> argparse.ArgumentParser:
 
 def parse_options(argv: list[str], recipes: Path, description: str) -> Options:
     """Flags to Options. With --resume, what the run was started with; a flag that contradicts it is refused."""
-    given = vars(build_parser(recipes, description).parse_args(argv))
+    given = vars(build_parser(recipes, description).parse_args(_with_negative_window(argv)))
     _check_numbers(given)
     if given["resume"] is None:
         return _fresh(given, argv, recipes)
@@ -148,6 +166,12 @@ def parse_options(argv: list[str], recipes: Path, description: str) -> Options:
     if stored is None:  # killed before it could note anything: there is nothing to contradict
         return _fresh(given | {"output_dir": str(run)}, argv, recipes)
     return _again(given, stored, run)
+
+
+def _with_negative_window(argv: list[str]) -> list[str]:
+    """`--window -485,1500` with an equals sign: argparse takes what begins with a minus for another flag."""
+    words = iter(argv)
+    return [f"{word}={next(words, '')}" if word == "--window" else word for word in words]
 
 
 def save_options(options: Options) -> None:
@@ -188,11 +212,16 @@ def _fresh(given: dict[str, Any], argv: list[str], recipes: Path) -> Options:
         folds=given["folds"],
         seeds=seeds,
         leak_gap=given["leak_gap"],
+        classes=given["classes"],
+        labels=given["labels"],
+        slices=given["slices"] or "all",
+        window=given["window"],
     )
 
 
 def _again(given: dict[str, Any], stored: dict[str, Any], run: Path) -> Options:
-    flat = stored | stored["recipe"] | {"recipe": stored["recipe_name"]}
+    # Runs from before --slices took all.
+    flat = {"slices": "all"} | stored | stored["recipe"] | {"recipe": stored["recipe_name"]}
     for name, value in given.items():
         # False is a switch that was not given, and for what a recipe holds one that was: --no-NAME.
         if value is None or (value is False and name not in stored["recipe"]) or name in _FREE_ON_RESUME:
@@ -246,6 +275,10 @@ def _read_run(run: Path) -> dict[str, Any] | None:
 
 
 def _check_numbers(given: dict[str, Any]) -> None:
+    if given["window"] is not None:
+        Window.parse(given["window"])
+    if given["slices"] is not None:
+        parse_slices(given["slices"])
     if given["folds"] is not None:
         for name in ("fold", "fold_count"):
             if given[name] is not None:

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ..evaluation import tables
-from ..labels import LABELS
+
+_AS_COLUMNS = 6  # more classes than this and the table would not fit a terminal
 
 
 def print_summary(metrics: dict[str, Any], provenance: dict[str, Any], model: Path, *, pushed: bool) -> None:
@@ -27,7 +28,7 @@ def print_summary(metrics: dict[str, Any], provenance: dict[str, Any], model: Pa
         f"init {provenance['init']['kind']}, best epoch {training['best_epoch']} of {training['epochs']}, "
         f"{training['seconds']:.0f} s. Brackets: 95 % intervals, whole groups resampled.",
         f"On the {held_out}, {role}: {_figure(metrics['validation']['balanced_accuracy'])}.",
-        f"Macro AUROC {tables.plain(test['intervals']['macro_auroc'])}, "
+        f"{'Macro AUROC' if 'macro_auroc' in test else 'AUROC'} {tables.plain(_auroc(test))}, "
         f"calibration error (ECE) {tables.plain(test['intervals']['ece'])}.",
         *tables.notes(metrics),
     ]
@@ -52,12 +53,19 @@ def _summary_table(metrics: dict[str, Any]) -> Table:
 
 
 def _class_table(block: dict[str, Any]) -> Table:
-    table = _table("test fold", "n", "sens., %", "spec., %", *(f"as {label}" for label in LABELS))
-    for label, counts in zip(LABELS, block["confusion_matrix"], strict=True):
+    named = [f"as {label}" for label in block["per_class"]]
+    named = named if len(named) <= _AS_COLUMNS else []
+    table = _table("test fold", "n", "sens., %", "spec., %", *named)
+    for label, counts in zip(block["per_class"], block["confusion_matrix"], strict=True):
         found = block["intervals"]["per_class"][label]
         figures = (tables.percent(found[name], 0) for name in ("sensitivity", "specificity"))
-        table.add_row(label, str(block["per_class"][label]["n"]), *figures, *map(str, counts))
+        table.add_row(label, str(block["per_class"][label]["n"]), *figures, *map(str, counts[: len(named)]))
     return table
+
+
+def _auroc(block: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = block["intervals"]
+    return found["macro_auroc"] if "macro_auroc" in found else found["auroc"]
 
 
 def _table(*columns: str) -> Table:

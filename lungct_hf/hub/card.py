@@ -18,34 +18,45 @@ from huggingface_hub import (
 )
 from huggingface_hub.utils import yaml_dump
 
-from ..files import read_json, write_atomic
-from ..labels import LABELS
+from ..classes import Classes
+from ..files import write_atomic
 from ..resources import shipped
 from . import caveats, results, wording
 from .author import PLACEHOLDER, author_text, with_author_text
+from .model_repo import CARD, EVAL_RESULTS, ModelRepo
 
-METRICS = {"balanced_accuracy": "Balanced accuracy", "accuracy": "Accuracy", "macro_auroc": "Macro AUROC"}
-_HUB_METRIC = {"macro_auroc": "roc_auc"}
-EVAL_RESULTS = Path(".eval_results") / "lungct.yaml"
+METRICS = {
+    "balanced_accuracy": "Balanced accuracy",
+    "accuracy": "Accuracy",
+    "macro_auroc": "Macro AUROC",
+    "auroc": "AUROC",  # of two classes, which have one between them
+}
+_HUB_METRIC = {"macro_auroc": "roc_auc", "auroc": "roc_auc"}
 
 
-def render_card(model_dir: str | Path, repo_id: str | None = None) -> str:
-    """The card of the model in `model_dir` as Markdown, with the invitation where an author's text may go.
+def render_card(model: str | Path | ModelRepo, repo_id: str | None = None) -> str:
+    """The card of a model (its directory, or the open repo) as Markdown, with the invitation where an author's text
+    may go.
 
     Reads config.json, lungct.json and, if it is there, evaluation/metrics.json; without the last the card says that no
     evaluation is recorded. Raises LungCTError when a file is missing or not JSON.
     """
-    model_dir = Path(model_dir)
-    config, contract, metrics = _read(model_dir)
-    provenance = contract.get("provenance") or {}
-    labels = list(contract.get("labels") or LABELS)
+    repo = model if isinstance(model, ModelRepo) else ModelRepo(Path(model))
+    config, contract, metrics, provenance = repo.config, repo.lungct, repo.metrics, repo.provenance
+    classes, older = repo.classes, repo.is_schema_1
+    labels, architecture = classes.names, str(config.get("architecture", "MobileNetV2"))
     data = wording.data_facts(provenance.get("data") or {})
     card = ModelCard.from_template(
-        card_data=_metadata(config, provenance, data, metrics),
+        card_data=_metadata(config, provenance, data, metrics, classes),
         template_str=_template(),
         repo_id=repo_id or PLACEHOLDER,
-        architecture=config.get("architecture", "MobileNetV2"),
+        architecture=architecture,
+        network="MobileNetV2" if caveats.is_mobilenet(architecture) else f"timm `{architecture}`",
         labels=labels,
+        shown=[wording.plain(label) for label in labels],
+        older=older,
+        disease=None if older else wording.disease(classes),
+        has_onnx=bool((contract.get("onnx") or {}).get("sha256")),
         chance=wording.percent(1 / len(labels)),
         version=f" {provenance['package_version']}" if provenance.get("package_version") else "",
         modified=bool(provenance.get("modified")),
@@ -54,21 +65,21 @@ def render_card(model_dir: str | Path, repo_id: str | None = None) -> str:
         data=data,
         init=wording.init_facts(provenance.get("init") or {}),
         split=wording.split_facts(provenance.get("split") or {}, (metrics or {}).get("split") or {}),
-        counts=wording.count_rows(labels, provenance.get("data") or {}, (metrics or {}).get("split") or {}),
+        counts=wording.count_table(labels, provenance.get("data") or {}, (metrics or {}).get("split") or {}),
         training=wording.training(provenance),
         settings=wording.settings(provenance),
         command=provenance.get("command"),
         release=wording.release(contract.get("release") or {}),
-        limitations=caveats.limitations(data, labels, metrics, contract.get("calibration")),
-        references=caveats.references(data),
-        **results.result_facts(labels, metrics, contract.get("calibration"), model_dir),
+        limitations=caveats.limitations(data, labels, metrics, contract.get("calibration"), older=older),
+        references=caveats.references(data, architecture),
+        **results.result_facts(labels, metrics, contract.get("calibration"), repo.path),
     )
     return with_author_text(str(card), "")
 
 
 def write_card(model_dir: str | Path, repo_id: str | None = None) -> Path:
     """Render README.md into the model's directory, keeping what an author wrote in the one that is there."""
-    path = Path(model_dir) / "README.md"
+    path = Path(model_dir) / CARD
     kept = author_text(path.read_bytes().decode("utf-8", "replace")) if path.is_file() else ""
     write_atomic(path, with_author_text(render_card(model_dir, repo_id), kept))
     return path
@@ -85,18 +96,20 @@ def write_eval_results(model_dir: str | Path) -> Path | None:
     return path
 
 
-def render_eval_results(model_dir: str | Path) -> str | None:
+def render_eval_results(model: str | Path | ModelRepo) -> str | None:
     """The content of .eval_results/lungct.yaml as the model's own files give it; None without an evaluation.
 
     The Hub's format names a data set on the Hub. For data that are not there the entry carries a plain name and says
     so in its notes.
     """
-    _, contract, metrics = _read(Path(model_dir))
-    provenance = contract.get("provenance") or {}
+    repo = model if isinstance(model, ModelRepo) else ModelRepo(Path(model))
+    metrics, classes, provenance = repo.metrics, repo.classes, repo.provenance
     if metrics is None:
         return None
     data = wording.data_facts(provenance.get("data") or {})
     notes = f"{wording.protocol_note(metrics.get('split') or {})}; test fold, n = {_plain(metrics['test']['n'])}"
+    if not repo.is_schema_1:
+        notes += f"; classes: {', '.join(classes)}" if len(classes) <= wording.COLUMNS else f"; {len(classes)} classes"
     notes += "" if data["hub_id"] else f"; {data['name']} is not a data set on the Hub"
     entries = [
         EvalResultEntry(
@@ -107,16 +120,20 @@ def render_eval_results(model_dir: str | Path) -> str | None:
             date=provenance.get("created"),
             notes=notes + _interval_note(metrics, key),
         )
-        for key, value in _values(metrics).items()
+        for key, value in _values(metrics, classes).items()
     ]
     return str(yaml_dump(eval_result_entries_to_yaml(entries), sort_keys=False))
 
 
 def _metadata(
-    config: dict[str, Any], provenance: dict[str, Any], data: dict[str, Any], metrics: dict[str, Any] | None
+    config: dict[str, Any],
+    provenance: dict[str, Any],
+    data: dict[str, Any],
+    metrics: dict[str, Any] | None,
+    classes: Classes,
 ) -> ModelCardData:
     results = []
-    for key, value in _values(metrics).items() if metrics else ():
+    for key, value in _values(metrics, classes).items() if metrics else ():
         split = (metrics or {}).get("split") or {}
         results.append(
             EvalResult(
@@ -138,15 +155,20 @@ def _metadata(
         pipeline_tag="image-classification",
         tags=tags + (["synthetic-data"] if data["phantom"] else []),
         datasets=[data["hub_id"]] if data["hub_id"] else None,
-        metrics=[_HUB_METRIC.get(key, key) for key in METRICS] if results else None,
+        metrics=[_HUB_METRIC.get(key, key) for key in _keys(classes)] if results else None,
         model_name=f"lungct-{config.get('architecture', 'mobilenetv2')}" if results else None,
         eval_results=results or None,
     )
 
 
-def _values(metrics: dict[str, Any]) -> dict[str, float]:
+def _keys(classes: Classes) -> list[str]:
+    """The headline figures that mean something for so many classes."""
+    return [key for key in METRICS if key != ("auroc" if len(classes) > 2 else "macro_auroc")]
+
+
+def _values(metrics: dict[str, Any], classes: Classes) -> dict[str, float]:
     """The headline figures of the test fold as plain floats; one that is undefined is left out."""
-    found = {key: _plain(metrics["test"].get(key)) for key in METRICS}
+    found = {key: _plain(metrics["test"].get(key)) for key in _keys(classes)}
     return {key: round(value, 4) for key, value in found.items() if value is not None}
 
 
@@ -166,14 +188,3 @@ def _template() -> str:
     lines = shipped("model_card.md").read_text(encoding="utf-8").splitlines()
     whole = ((line.startswith("{%") and line.endswith("%}")) for line in lines)
     return "".join(line if tag else line + "\n" for line, tag in zip(lines, whole, strict=True))
-
-
-def _read(model_dir: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]:
-    """config.json, lungct.json and metrics.json (None when there is no such file)."""
-    evaluation = model_dir / "evaluation" / "metrics.json"
-    metrics = _json(evaluation) if evaluation.is_file() else None
-    return _json(model_dir / "config.json"), _json(model_dir / "lungct.json"), metrics
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return read_json(path, f"{path} is missing, so no card can be written. Give the directory that training wrote.")

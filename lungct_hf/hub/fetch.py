@@ -1,4 +1,4 @@
-"""Get a model, from a directory or from a Hub at one exact commit, and check what arrived."""
+"""Get a model from a Hub at one exact commit, and check what arrived."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import RevisionNotFoundError
@@ -16,21 +17,21 @@ from huggingface_hub.utils import filter_repo_objects
 from ..errors import LungCTError
 from ..files import sha256_of
 from .failures import HUB_ERRORS, Target, check_repo_id, explain, is_passing, patiently, usable_token
-from .source import COMMIT, FetchedModel, local_model, split_revision
+from .model_repo import COMMIT, ModelRepo, split_revision
 
 logger = logging.getLogger("lungct_hf")
 
 
-def fetch_model(
-    repo_or_dir: str | Path,
+def fetch(
+    repo: str,
     revision: str | None = None,
     *,
+    files: Iterable[str] | None = None,
     token: str | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
-    allow_patterns: list[str] | None = None,
-) -> FetchedModel:
-    """The files of a model: a directory that exists wins, anything else is "owner/name" or "owner/name@revision".
+) -> ModelRepo:
+    """The files of "owner/name" or "owner/name@revision" that fit the patterns `files`, by default all.
 
     The revision is resolved to a commit once and everything is downloaded at that commit. Every file is then compared
     with the hash that the Hub states, because the client notices a short download but not a flipped bit: a bad file is
@@ -41,33 +42,29 @@ def fetch_model(
     network refuses: no such repository or revision, private, gated, wrong token, unreachable with nothing cached,
     cut off twice, damaged twice.
     """
-    local = local_model(repo_or_dir, revision)
-    if local is not None:
-        return local
-    repo_id, at = split_revision(str(repo_or_dir))
+    repo_id, at = split_revision(repo)
+    patterns = None if files is None else list(files)
     target = Target(check_repo_id(repo_id), at or revision or constants.DEFAULT_REVISION, usable_token(token))
     cache = Path(cache_dir) if cache_dir is not None else None
     asked = at or revision
     if local_files_only or constants.is_offline_mode():
-        path = _cached(
-            target, cache, allow_patterns, "the network is switched off (HF_HUB_OFFLINE or local_files_only)"
-        )
-        return FetchedModel(path, repo_id, path.name, asked)
+        path = _cached(target, cache, patterns, "the network is switched off (HF_HUB_OFFLINE or local_files_only)")
+        return ModelRepo(path, repo_id, path.name, asked)
     api = HfApi(endpoint=constants.ENDPOINT, token=target.token)
     try:
         commit = _resolve(api, target)
     except HUB_ERRORS as error:
         if not is_passing(error):
             raise _missing_revision(api, target, error) from None
-        path = _cached(target, cache, allow_patterns, f"{constants.ENDPOINT} could not be reached")
+        path = _cached(target, cache, patterns, f"{constants.ENDPOINT} could not be reached")
         short = f"{repo_id} at {path.name[:7]}"
         warnings.warn(f"{constants.ENDPOINT} could not be reached; using the cached copy of {short}.", stacklevel=2)
-        return FetchedModel(path, repo_id, path.name, asked)
+        return ModelRepo(path, repo_id, path.name, asked)
     try:
-        path = _download(api, target, commit, cache, allow_patterns)
+        path = _download(api, target, commit, cache, patterns)
     except HUB_ERRORS as error:
         raise explain(error, target) from None
-    return FetchedModel(path, repo_id, commit, asked)
+    return ModelRepo(path, repo_id, commit, asked)
 
 
 def _resolve(api: HfApi, target: Target) -> str:
@@ -184,3 +181,10 @@ def matches(path: Path, file: RepoFile) -> bool:
 def git_blob_id(data: bytes) -> str:
     """git's name for a file with this content."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def fetch_model(
+    repo_or_dir: str | Path, revision: str | None = None, *, allow_patterns: list[str] | None = None, **access: Any
+) -> ModelRepo:
+    """Transitional: `ModelRepo.open`."""
+    return ModelRepo.open(repo_or_dir, revision, files=allow_patterns, **access)

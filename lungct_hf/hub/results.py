@@ -5,10 +5,14 @@ Models that were written before intervals, cases, calibration or plots existed h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .wording import NOT_RECORDED, Facts, percent, ratio
+from .wording import COLUMNS, NOT_RECORDED, Facts, listed, percent, plain, ratio
+
+# Models of schema 1 had three classes and a temperature for telling the first two apart; they do not say so.
+_BLOCKS_OF_SCHEMA_1 = ((0, 1), (2,))
 
 _BASELINES = {
     "nearest_neighbour": "nearest neighbour, no learning",
@@ -27,9 +31,9 @@ _PLOTS = {
 }
 
 
-def result_facts(labels: list[str], metrics: Facts | None, calibration: Facts | None, folder: Path) -> Facts:
+def result_facts(labels: Sequence[str], metrics: Facts | None, calibration: Facts | None, folder: Path) -> Facts:
     """What the template shows of an evaluation; `test` is None without one."""
-    facts = {"calibration": calibration_facts(calibration or {}, metrics), "test": None, "validation": None}
+    facts = {"calibration": calibration_facts(labels, calibration or {}, metrics), "test": None, "validation": None}
     if not metrics or not metrics.get("test"):
         return facts | {"rows": [], "verdicts": [], "cautions": [], "plots": [], "intervals": None, "leak": []}
     found = metrics["test"]
@@ -38,13 +42,16 @@ def result_facts(labels: list[str], metrics: Facts | None, calibration: Facts | 
         "headline": headline(metrics),
         "classes": [_class_row(name, found) for name in labels],
         "confusion": [
-            {"name": n, "counts": row} for n, row in zip(labels, found.get("confusion_matrix") or [], strict=False)
+            {"name": plain(n), "counts": row}
+            for n, row in zip(labels, found.get("confusion_matrix") or [], strict=False)
+            if len(labels) <= COLUMNS
         ],
     }
     validation = metrics.get("validation")
     return facts | {
         "test": test,
         "validation": _scores(validation) if validation else None,
+        "auroc": "macro AUROC" if len(labels) > 2 else "AUROC",
         "rows": comparison_rows(metrics),
         "verdicts": verdicts(metrics),
         "leak": leak_sentences(metrics),
@@ -136,19 +143,16 @@ def leak_sentences(metrics: Facts) -> list[str]:
     ]
 
 
-def calibration_facts(record: Facts, metrics: Facts | None) -> Facts | None:
+def calibration_facts(labels: Sequence[str], record: Facts, metrics: Facts | None) -> Facts | None:
     """Sentences about the temperatures and the abstain rule; None for a model without a calibration."""
     if not record:
         return None
     test, fitted, rule = (metrics or {}).get("test") or {}, record.get("fitted_on") or {}, record.get("abstain")
     sentences = []
     if fitted:
-        overall = float(record["temperature"])
-        benign = float(record.get("within_temperature") or record.get("benign_temperature") or overall)
         sentences.append(
-            f"The logits were divided by temperatures, {overall:.3g} for malignant against the others and {benign:.3g}"
-            f" for benign against normal, fitted on {fitted.get('slices')} predictions for slices of"
-            f" {fitted.get('groups')} validation groups (no slice of the test fold)"
+            f"The logits were divided by {_temperatures(labels, record)}, fitted on {fitted.get('slices')} predictions"
+            f" for slices of {fitted.get('groups')} validation groups (no slice of the test fold)"
             + (", and the stored weights include them." if record.get("folded_into_weights") else ".")
         )
     if record.get("not_fitted"):
@@ -158,6 +162,26 @@ def calibration_facts(record: Facts, metrics: Facts | None) -> Facts | None:
         shown = after if before is None else f"{ratio(before)} before and {after} after"
         sentences.append(f"Expected calibration error (ECE) on the test fold: {shown}.")
     return {"sentences": sentences, "rule": _rule_sentences(rule, test) if rule else []}
+
+
+def _temperatures(labels: Sequence[str], record: Facts) -> str:
+    """What decision.tempering divides by what."""
+    blocks = record.get("blocks", _BLOCKS_OF_SCHEMA_1)
+    overall = float(record["temperature"])
+    inner = [[plain(labels[c]) for c in block] for block in blocks if len(block) > 1]
+    if len(blocks) < 2 or not inner:
+        return f"one temperature, {overall:.3g}"
+    within = float(record.get("within_temperature") or record.get("benign_temperature") or overall)
+    alone = [plain(labels[block[0]]) for block in blocks if len(block) == 1]
+    if len(blocks) == 2 and alone:
+        outer = f"{alone[0]} against the others"
+    else:
+        outer = " against ".join(listed([plain(labels[c]) for c in block], "or") for block in blocks)
+    inside = [
+        f"{names[1]} against {names[0]}" if len(names) == 2 else f"{listed(names)} against each other"
+        for names in inner
+    ]
+    return f"temperatures, {overall:.3g} for {outer} and {within:.3g} for {listed(inside)}"
 
 
 def points(interval: Facts) -> str:
@@ -204,7 +228,7 @@ def _scores(block: Facts) -> Facts:
         "n": block.get("n"),
         "accuracy": _percent(block, "accuracy"),
         "balanced_accuracy": _percent(block, "balanced_accuracy"),
-        "macro_auroc": _ratio(block, "macro_auroc"),
+        "auroc": _ratio(block, "auroc" if "auroc" in block else "macro_auroc"),
     }
 
 
@@ -212,7 +236,7 @@ def _class_row(name: str, block: Facts) -> Facts:
     figures = dict((block.get("per_class") or {}).get(name) or {})
     figures["intervals"] = ((block.get("intervals") or {}).get("per_class") or {}).get(name) or {}
     shown = {key: _percent(figures, key) for key in ("sensitivity", "specificity")}
-    return {"name": name, "n": figures.get("n", "–"), **shown}
+    return {"name": plain(name), "n": figures.get("n", "–"), **shown}
 
 
 def _percent(block: Facts, name: str) -> str:

@@ -1,11 +1,10 @@
-"""The network: ImageNet start weights, the Hub-compatible classifier, and the files a model repo holds."""
+"""The network: how it is built, its ImageNet start weights and its export to ONNX."""
 
 from .torch_stack import check_torch_stack
 
 check_torch_stack()
 
-from .classifier import LungCTClassifier  # noqa: E402
 from .imagenet import InitWeights, load_init  # noqa: E402
 from .network import build_network  # noqa: E402
 
-__all__ = ["InitWeights", "LungCTClassifier", "build_network", "load_init"]
+__all__ = ["InitWeights", "build_network", "load_init"]

@@ -56,7 +56,8 @@ def run_job(
     `cam` is a folder for pictures of the class-activation maps. `on_rows` is told after each batch how many more units
     are done and rows were made. Returns the number of rows made now.
     """
-    settings = Settings(model.contract.window, model.contract.preprocessing, force)
+    contract = model.contract
+    settings = Settings(contract.window, contract.limits, contract.preprocessing, force)
     size = settings.preprocessing.size
     left = [number for number, unit in enumerate(units) if unit.key not in journal.done]
     if not left:

@@ -15,6 +15,7 @@ from ..allocator import keep_freed_memory
 from ..errors import BadSliceError, LungCTError, brief
 from ..slices.archive import zip_items
 from ..slices.frame import Frame, Unreadable
+from ..slices.limits import InputLimits
 from ..slices.preprocess import Preprocessing
 from ..slices.report import InputReport
 from ..slices.source import open_item, open_slices
@@ -40,6 +41,7 @@ class Settings:
     """What a reader must know about the model; `force`: squares also of slices that are refused."""
 
     window: Window
+    limits: InputLimits | None
     preprocessing: Preprocessing
     force: bool = False
 
@@ -47,8 +49,8 @@ class Settings:
 class UnitReader:
     """Reads units; archives and tables stay open from one to the next, and are read on from where they are."""
 
-    def __init__(self, window: Window) -> None:
-        self._window = window
+    def __init__(self, window: Window, limits: InputLimits | None) -> None:
+        self._window, self._limits = window, limits
         self._zip: _ZipCursor | None = None
         self._table: TableCursor | None = None
 
@@ -63,9 +65,9 @@ class UnitReader:
             elif unit.kind == "member":
                 yield from self._member(unit)
             elif unit.kind == "row":
-                yield from open_slices(self._picture(unit), window=self._window, file=unit.file)
+                yield from self._open(self._picture(unit), unit.file)
             else:
-                yield from open_slices(unit.path, window=self._window, file=unit.file)
+                yield from self._open(unit.path, unit.file)
         except OutOfReach:
             raise
         except BadSliceError as error:
@@ -75,6 +77,9 @@ class UnitReader:
         except Exception as error:  # a decoder that fails in a way nobody foresaw costs its file, not the run
             yield Unreadable(unit.file, "damaged", f"Reading it failed ({type(error).__name__}: {brief(error)}).")
 
+    def _open(self, source: Any, file: str) -> Iterator[Frame | Unreadable]:
+        return open_slices(source, window=self._window, limits=self._limits, file=file)
+
     def _member(self, unit: Unit) -> Iterator[Frame | Unreadable]:
         if self._zip is None or self._zip.path != unit.path or self._zip.next_place > unit.place:
             self._zip = _ZipCursor(unit.path)
@@ -82,7 +87,7 @@ class UnitReader:
         if isinstance(item, Unreadable):  # the cursor does not know the archive's name
             yield Unreadable(unit.file, item.reason, item.detail)
         else:
-            yield from open_item(item, self._window, nested=True)
+            yield from open_item(item, self._window, self._limits, nested=True)
 
     def _picture(self, unit: Unit) -> Any:
         table = self._table
@@ -124,7 +129,7 @@ def read_for(connection: Connection, slots: Any, free: Any, settings: Settings) 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     size = settings.preprocessing.size
     ring = np.frombuffer(slots, np.uint8).reshape(-1, size, size, 3)
-    reader, slot = UnitReader(settings.window), 0
+    reader, slot = UnitReader(settings.window, settings.limits), 0
     try:
         while (task := connection.recv()) is not None:
             number, unit, skip = task

@@ -1,8 +1,10 @@
 """Canaries: a few phantoms and the logits the model gave them on the day of its release, kept in the repo.
 
-    canaries/canaries.json    {"tolerance": 1e-4, "generator": 1, "slices": [{"file", "sha256", "label", "logits"}]}
+    canaries/canaries.json    {"tolerance": 1e-4, "generator": 1, "labels": [the model's classes],
+                               "slices": [{"file", "sha256", "label", "logits"}]}
     canaries/*.png            8 bit, in the model's window
 
+A canary's `label` is what the phantom shows, which need not be a class of the model.
 Whoever loads the model can see in a second whether it still is that model.
 """
 
@@ -17,12 +19,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..classes import Classes
 from ..contract import Contract
 from ..errors import LungCTError
-from ..files import write_atomic, write_json
-from ..labels import LABELS
+from ..files import read_json, write_atomic, write_json
+from ..known_sets import phantoms
 from ..slices.phantom import GENERATOR_VERSION, draw_phantom
-from .record import read_json
 
 FOLDER = "canaries"
 TOLERANCE = 1e-4  # of a logit, between loaders and between machines
@@ -32,7 +34,7 @@ _SIZE = 192
 
 @dataclass(frozen=True, eq=False)
 class Canaries:
-    """`files` {name: content}, `images` as RGB, in the same order, and the `golden` logits (N, 3)."""
+    """`files` {name: content}, `images` as RGB, in the same order, and the `golden` logits (N, C)."""
 
     files: dict[str, bytes]
     images: list[Image.Image]
@@ -40,9 +42,9 @@ class Canaries:
 
 
 def draw_canaries(contract: Contract) -> dict[str, bytes]:
-    """{file name: PNG}: for each class two phantom patients, in the model's window."""
+    """{file name: PNG}: for each class of phantoms two patients, in the model's window."""
     drawn = {}
-    for label in LABELS:
+    for label in phantoms().classes:
         for patient in _PATIENTS:
             grey = contract.window.apply(draw_phantom(label, patient, 0.0, size=_SIZE))
             buffer = io.BytesIO()
@@ -55,23 +57,25 @@ def images_of(files: Mapping[str, bytes]) -> list[Image.Image]:
     return [Image.open(io.BytesIO(content)).convert("RGB") for content in files.values()]
 
 
-def write_canaries(folder: Path, files: Mapping[str, bytes], golden: np.ndarray) -> None:
-    """Write canaries/ into the model directory; `golden` float32 (N, 3) in the order of `files`."""
+def write_canaries(folder: Path, files: Mapping[str, bytes], golden: np.ndarray, classes: Classes) -> None:
+    """Write canaries/ into the directory of a model of `classes`; `golden` float32 (N, C) in the order of `files`."""
     slices = []
     for (name, content), logits in zip(files.items(), golden.tolist(), strict=True):
         write_atomic(folder / FOLDER / name, content)
         digest = hashlib.sha256(content).hexdigest()
         slices.append({"file": name, "sha256": digest, "label": name.partition("_")[0], "logits": logits})
-    record = {"tolerance": TOLERANCE, "generator": GENERATOR_VERSION, "labels": list(LABELS), "slices": slices}
+    record = {"tolerance": TOLERANCE, "generator": GENERATOR_VERSION, "labels": list(classes), "slices": slices}
     write_json(folder / FOLDER / "canaries.json", record)
 
 
 def read_canaries(folder: Path) -> Canaries:
     """The canaries of a model directory. LungCTError when there are none, or a picture is another one."""
-    record = read_json(folder / FOLDER / "canaries.json")
+    record = read_json(
+        folder / FOLDER / "canaries.json", f"There is no {FOLDER}/canaries.json. Fix: release the model."
+    )
     try:
         rows = [(str(row["file"]), str(row["sha256"]), [float(v) for v in row["logits"]]) for row in record["slices"]]
-        golden = np.asarray([logits for _, _, logits in rows], np.float32).reshape(len(rows), len(LABELS))
+        golden = np.asarray([logits for _, _, logits in rows], np.float32).reshape(len(rows), -1)
     except (KeyError, TypeError, ValueError) as error:
         raise LungCTError(
             f"{FOLDER}/canaries.json is incomplete ({error!r}). Fix: release the model again."
@@ -89,7 +93,7 @@ def read_canaries(folder: Path) -> Canaries:
 
 
 def deviations(found: Mapping[str, np.ndarray | str], golden: np.ndarray) -> list[str]:
-    """A sentence for every loader that failed or whose logits are further than TOLERANCE from `golden` (N, 3)."""
+    """A sentence for every loader that failed or whose logits are further than TOLERANCE from `golden` (N, C)."""
     said = []
     for name, logits in found.items():
         if isinstance(logits, str):

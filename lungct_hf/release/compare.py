@@ -10,16 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from ..classes import Classes
 from ..errors import UsageError
 from ..evaluation.bootstrap import REPLICATES, difference, paired_difference
 from ..evaluation.sample import Sample
-from ..labels import LABELS
 from .evidence import Evidence
 
 SHOWN = {
     "balanced_accuracy": "balanced accuracy",
     "accuracy": "accuracy",
     "macro_auroc": "macro AUROC",
+    "auroc": "AUROC",
     "ece": "calibration error (ECE)",
     "log_loss": "log loss",
 }
@@ -41,8 +42,11 @@ def compare(a: Evidence, b: Evidence, *, replicates: int = REPLICATES) -> Compar
     """The test figures of `a` minus those of `b`, whole groups resampled.
 
     Paired on the same slices; where only some groups were tested by both, paired on these; where too few were,
-    each side is drawn by itself, which gives wider intervals. Raises UsageError where no protocol is common.
+    each side is drawn by itself, which gives wider intervals. Raises UsageError where the classes differ, or no
+    protocol is common.
     """
+    if said := other_classes(a.classes, b.classes):
+        raise UsageError(f"{said}: their figures are about different questions. Fix: compare models of one task.")
     protocol = _protocol(a, b)
     one, two = (side.report.parts[protocol].test for side in (a, b))
     shared = _keys(one) & _keys(two)
@@ -55,6 +59,19 @@ def compare(a: Evidence, b: Evidence, *, replicates: int = REPLICATES) -> Compar
         return _made(paired_difference(*inner, replicates=replicates), how)
     how = f"not paired, because the test slices differ ({protocol}): the intervals are wider for it"
     return _made(difference(one, two, replicates=replicates), how)
+
+
+def other_classes(a: Classes, b: Classes) -> str:
+    """How the classes of `a` and `b`, or their order in the logits, differ; "" where they do not."""
+    if a.names == b.names:
+        return ""
+    if sorted(a.names) == sorted(b.names):
+        return f"One has its classes in the order {', '.join(a)}, the other {', '.join(b)}"
+    only = [[name for name in one if name not in other] for one, other in ((a, b), (b, a))]
+    said = [
+        f"only {who} has {', '.join(names)}" for who, names in zip(("one", "the other"), only, strict=True) if names
+    ]
+    return f"They do not tell the same classes apart ({'; '.join(said)})"
 
 
 def _made(found: dict[str, Any], how: str) -> Comparison:
@@ -91,8 +108,8 @@ def _enough(common: Sample, one: Sample, two: Sample) -> bool:
 def rows(found: Comparison) -> list[tuple[str, str, str, str]]:
     """(figure, A, B, A minus B) as text; shares in per cent, differences in points."""
     made = [_row(text, found.figures[name]) for name, text in SHOWN.items() if name in found.figures]
-    for label in LABELS:
-        value = found.figures["per_class"].get(label, {}).get("sensitivity")
+    for label, figures in found.figures["per_class"].items():
+        value = figures.get("sensitivity")
         made += [_row(f"sensitivity, {label}", value)] if value else []
     return made
 

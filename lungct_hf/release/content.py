@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ..hub.folder import PICKLES
+from ..known_sets import known_sets
 from .reasons import Reason
 
 _PICKLE_START = re.compile(rb"\x80[\x02-\x05][\x95}\]\(cX\x8c]")
@@ -33,11 +34,11 @@ _DICOM_TAGS = re.compile(
 )
 _PERSON_NAME = re.compile(r"[^\W\d_][\w' -]*\^[^\W\d_][\w' -]*")  # Name^First, as DICOM writes persons
 _CAPITALS = re.compile(r"(?<![^\W_])([^\W\d_]{2,})[_, ]{1,2}([^\W\d_]{2,})(?![^\W_])")
-_NO_NAMES = set(
-    "ABDOMEN ADENO ARTERIAL AXIAL BENGIN BENIGN CARCINOMA CASE CASES CHEST CONTRAST CORONAL CT DATA FOLD GGO HIGH HU "
-    "IMAGE IMG IQ LARGE LEFT LOW LOWER LUNG MALIGNANT MASS MEDIASTINUM MIDDLE NCCD NODULE NORMAL OTH PATIENT PET "
-    "PHANTOM RIGHT SAGITTAL SCAN SERIES SET SLICE SLICES SMALL STUDY TEST THIN THORAX TRAIN TRAINING UPPER VAL "
-    "VALIDATION VENOUS VOLUME WINDOW".split()
+# Words that file names of scans are made of; those of the classes and of known data sets come to them.
+_NO_NAMES = frozenset(
+    "ABDOMEN ADENO ARTERIAL AXIAL CASE CASES CHEST CONTRAST CORONAL CT DATA FOLD GGO HIGH HU IMAGE IMG LARGE LEFT LOW "
+    "LOWER LUNG MASS MEDIASTINUM MIDDLE NODULE PATIENT PET PHANTOM RIGHT SAGITTAL SCAN SERIES SET SLICE SLICES SMALL "
+    "STUDY TEST THIN THORAX TRAIN TRAINING UPPER VAL VALIDATION VENOUS VOLUME WINDOW".split()
 )
 _TEXT_SUFFIXES = {".json", ".csv", ".txt", ".md", ".yaml", ".yml", ".tsv", ".log", ".xml", ".html"}
 
@@ -75,17 +76,22 @@ def _secrets(content: bytes, name: str, token: str | None) -> Iterator[Reason]:
             yield Reason("secret", f"{name}, line {line}, holds what looks like {kind}")
 
 
-def patient_data(files: Mapping[str, Path], ids: Iterable[str] = ()) -> list[Reason]:
-    """DICOM files, DICOM elements of a person in text, and persons' names in paths or in the `ids` of slices."""
-    found = []
+def patient_data(files: Mapping[str, Path], ids: Iterable[str] = (), classes: Iterable[str] = ()) -> list[Reason]:
+    """DICOM files, DICOM elements of a person in text, and persons' names in paths or in the `ids` of slices.
+
+    A word of the names of `classes` is none of a person.
+    """
+    found, words = [], _no_names(classes)
     for name, path in files.items():
         if _DICOM_FILE.search(name) or _is_dicom(path):
             found.append(Reason("patient-data", f"{name} is a DICOM file"))
         if path.suffix.lower() in _TEXT_SUFFIXES and (match := _DICOM_TAGS.search(path.read_bytes())):
             what = match.group().decode("ascii", "replace").strip(" \t:=,;\"'")
             found.append(Reason("patient-data", f"{name} holds the DICOM element {what}"))
-    found += [Reason("patient-data", f"the path {name} looks like a person's name") for name in files if _names(name)]
-    named = [text for text in dict.fromkeys(ids) if _names(text)]
+    found += [
+        Reason("patient-data", f"the path {name} looks like a person's name") for name in files if _names(name, words)
+    ]
+    named = [text for text in dict.fromkeys(ids) if _names(text, words)]
     if named:
         # The ids are what is to be kept private, so only their number is told.
         found.append(
@@ -98,22 +104,30 @@ def patient_data(files: Mapping[str, Path], ids: Iterable[str] = ()) -> list[Rea
     return found
 
 
-def _names(text: str) -> bool:
-    return any(_is_name(part) for part in text.split("/"))
+def _no_names(classes: Iterable[str]) -> frozenset[str]:
+    """Words, in capitals, that are not taken for a person's name."""
+    said = [*classes]
+    for known in known_sets().values():
+        said += [known.title, *known.classes, *(other for other, _ in known.classes.aliases), *known.folders]
+    return _NO_NAMES | {word.upper() for text in said for word in re.findall(r"[^\W\d_]{2,}", text)}
 
 
-def _is_name(part: str) -> bool:
+def _names(text: str, words: frozenset[str]) -> bool:
+    return any(_is_name(part, words) for part in text.split("/"))
+
+
+def _is_name(part: str, words: frozenset[str]) -> bool:
     if _PERSON_NAME.search(part):
         return True
     stem = _DICOM_FILE.sub("", part)
-    words = list(_pairs(stem if stem != part else part.rpartition(".")[0] or part))
+    pairs = list(_pairs(stem if stem != part else part.rpartition(".")[0] or part, words))
     # Two words in capitals are how exports write SURNAME_NAME; of a DICOM file any two words are taken for that.
-    return any((first + second).isupper() or stem != part for first, second in words)
+    return any((first + second).isupper() or stem != part for first, second in pairs)
 
 
-def _pairs(text: str) -> Iterator[tuple[str, str]]:
+def _pairs(text: str, words: frozenset[str]) -> Iterator[tuple[str, str]]:
     for match in _CAPITALS.finditer(text):
-        if not {match[1].upper(), match[2].upper()} & _NO_NAMES:
+        if not {match[1].upper(), match[2].upper()} & words:
             yield match[1], match[2]
 
 

@@ -13,9 +13,9 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
 from ..errors import LungCTError, UsageError
-from ..hub import fetch_model, split_revision
 from ..hub.failures import HUB_ERRORS, Target, explain, is_passing, patiently, rest, status_of
 from ..hub.fetch import git_blob_id
+from ..hub.model_repo import LUNGCT, ModelRepo, split_revision
 from ..resources import shipped
 from .space import pin_space
 from .wheel import build_wheel, folder_files
@@ -40,7 +40,7 @@ def deploy_space(space: str, model: str, token: str, say: Say, *, private: bool 
             f"{model} names no revision, and main may change under a running Space. Fix: {model}@vX.Y.Z (see `lungct "
             f"versions {model}`)."
         )
-    fetch_model(repo_id, revision, token=token, allow_patterns=["lungct.json"])  # fails here, not in the Space
+    ModelRepo.open(repo_id, revision, token=token, files=[LUNGCT]).need(LUNGCT)  # fails here, not in the Space
     api = HfApi(endpoint=constants.ENDPOINT, token=token)
     target = Target(f"spaces/{space}", constants.DEFAULT_REVISION, token, writing=True)
     try:

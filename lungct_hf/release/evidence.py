@@ -8,21 +8,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 
-from ..decision import Calibration, decide
+from ..classes import Classes
+from ..decision import decide
 from ..errors import LungCTError
 from ..evaluation.differences import STRICT, differences
 from ..hub.author import PLACEHOLDER, author_text, with_author_text
-from ..hub.card import EVAL_RESULTS, render_card, render_eval_results
-from ..known_sets import schema_1_classes
-from ..labels import LABELS
+from ..hub.card import render_card, render_eval_results
+from ..hub.model_repo import CARD, EVAL_RESULTS, PREDICTIONS, SPLIT, ModelRepo
 from .reasons import Reason
-from .record import CARD, CONTRACT, read_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,14 +34,22 @@ _MIN_REPLICATES = 100
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What a model directory stores: `table` of predictions, `split`, lungct.json as `contract`, the `stored` metrics
-    ({} without a metrics.json), and `report`, what follows from the predictions."""
+    """What a model stores about its worth: the `table` of predictions and the `split`; and `report`, what follows from
+    the predictions."""
 
+    repo: ModelRepo
     table: pa.Table
     split: Split
-    contract: dict[str, Any]
-    stored: dict[str, Any]
     report: Report
+
+    @property
+    def classes(self) -> Classes:
+        return self.repo.classes
+
+    @property
+    def stored(self) -> dict[str, Any]:
+        """metrics.json, {} where there is none."""
+        return self.repo.metrics or {}
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -52,40 +58,45 @@ class Evidence:
         return self.report.metrics | kept
 
     @property
-    def provenance(self) -> dict[str, Any]:
-        return self.contract.get("provenance") or {}
+    def calibration(self) -> dict[str, Any]:
+        """The block of lungct.json, {} where there is none."""
+        return self.repo.lungct.get("calibration") or {}
 
 
-def read_evidence(folder: Path, *, replicates: int | None = None) -> Evidence:
+def read_evidence(repo: ModelRepo, *, replicates: int | None = None) -> Evidence:
     """Read and recompute, with as many bootstrap draws as metrics.json names or as are asked for.
 
-    Raises LungCTError where a file is missing or cannot be read, with the fix.
+    Raises LungCTError where a file is missing, cannot be read or is of other classes than the model, with the fix.
     """
     from ..cohort import Split
     from ..evaluation import evaluate_predictions, read_predictions
 
-    evaluation = folder / "evaluation"
-    missing = [name for name in ("predictions.parquet", "split.csv") if not (evaluation / name).is_file()]
-    if missing:
-        raise LungCTError(
-            f"The model stores no evaluation/{' and no evaluation/'.join(missing)}, so nothing can be checked. "
-            "Fix: train it again; every run stores them."
-        )
-    split = Split.read(evaluation / "split.csv")
-    table = read_predictions(evaluation / "predictions.parquet")[0]
-    contract = read_json(folder / CONTRACT)
-    stored = read_json(evaluation / "metrics.json") if (evaluation / "metrics.json").is_file() else {}
-    record = contract.get("calibration")
+    repo.need(PREDICTIONS, SPLIT)
+    split = Split.read(repo.file(SPLIT), repo.classes)
+    table = read_predictions(repo.file(PREDICTIONS))[0]
+    _check_classes(table, repo)
+    stored = repo.metrics or {}
     made = stored.get("bootstrap") or {}
     report = evaluate_predictions(
         table,
         split=_split_block(split, stored),
-        calibration=Calibration.from_json(record) if record else None,
+        calibration=repo.contract.calibration,
         headline=stored.get("protocol"),
         replicates=replicates or max(_MIN_REPLICATES, int(made.get("replicates", 2000))),
         seed=int(made.get("seed", 0)),
     )
-    return Evidence(table, split, contract, stored, report)
+    return Evidence(repo, table, split, report)
+
+
+def _check_classes(table: pa.Table, repo: ModelRepo) -> None:
+    from ..evaluation.predictions import classes_of_table, has_classes
+
+    found, due = classes_of_table(table), repo.classes
+    if found.names != due.names or (has_classes(table) and found.positive != due.positive):
+        said = [f"{', '.join(one)} (disease: {', '.join(one.positive) or 'none'})" for one in (found, due)]
+        raise LungCTError(
+            f"{PREDICTIONS} is of the classes {said[0]}, lungct.json of {said[1]}. Fix: take both from one run."
+        )
 
 
 def _split_block(split: Split, stored: dict[str, Any]) -> dict[str, Any]:
@@ -102,7 +113,7 @@ def manifest_reasons(evidence: Evidence) -> list[Reason]:
 def _split_mismatch(evidence: Evidence) -> Iterator[Reason]:
     split = evidence.split
     said = {
-        "lungct.json": (evidence.provenance.get("split") or {}).get("hash"),
+        "lungct.json": (evidence.repo.provenance.get("split") or {}).get("hash"),
         "metrics.json": (evidence.stored.get("split") or {}).get("hash"),
     }
     for name, value in said.items():
@@ -114,7 +125,7 @@ def _split_mismatch(evidence: Evidence) -> Iterator[Reason]:
             )
     pooled = evidence.report.metrics["split"].get("evidence") == CROSS_VALIDATED
     places = zip(split.ids, split.sha256, split.groups, split.labels, split.split, split.fold_of, strict=True)
-    rows = {str(name): (str(sha), str(g), LABELS[c], str(s), int(f)) for name, sha, g, c, s, f in places}
+    rows = {str(name): (str(sha), str(g), split.classes[c], str(s), int(f)) for name, sha, g, c, s, f in places}
     wrong = []
     for row in evidence.table.select(["id", "sha256", "group", "label", "split", "fold"]).to_pylist():
         wanted, found = rows.get(row["id"]), (row["sha256"], row["group"], row["label"], row["split"], row["fold"])
@@ -137,7 +148,7 @@ def _split_mismatch(evidence: Evidence) -> Iterator[Reason]:
 
 
 def _data_mismatch(evidence: Evidence) -> Iterator[Reason]:
-    said, found = (evidence.provenance.get("data") or {}).get("fingerprint"), evidence.split.fingerprint()
+    said, found = (evidence.repo.provenance.get("data") or {}).get("fingerprint"), evidence.split.fingerprint()
     if said != found:
         yield Reason(
             "data-mismatch",
@@ -187,12 +198,11 @@ def rule_reasons(evidence: Evidence) -> list[Reason]:
 
     Of a cross-validated model nothing can be said: each fold had a rule of its own, which is not kept.
     """
-    from ..evaluation.predictions import logits_of
+    from ..evaluation.predictions import class_numbers, logits_of
 
-    record, table = evidence.contract.get("calibration"), evidence.table
-    if not record or evidence.report.metrics["split"].get("evidence") == CROSS_VALIDATED:
+    calibration, table = evidence.repo.contract.calibration, evidence.table
+    if calibration is None or evidence.report.metrics["split"].get("evidence") == CROSS_VALIDATED:
         return []
-    calibration = Calibration.from_json(record)
     rule = calibration.abstain
     stored = table["abstained"].to_pylist() if "abstained" in table.column_names else [None] * len(table)
     if rule is None:
@@ -201,9 +211,7 @@ def rule_reasons(evidence: Evidence) -> list[Reason]:
         return [Reason("calibration-mismatch", said)] if wrong else []
     logits = logits_of(table)
     distance = np.array(table["distance"].to_pylist(), np.float64) if rule.distance is not None else None
-    reasons = [
-        decision.reason or "" for decision in decide(calibration, schema_1_classes(), logits, distance=distance)
-    ]
+    reasons = [decision.reason or "" for decision in decide(calibration, evidence.classes, logits, distance=distance)]
     wrong = sum(found != due for found, due in zip(stored, reasons, strict=True))
     if wrong:
         said = f"{wrong} of {len(stored)} rows of predictions.parquet are not what the rule in lungct.json decides"
@@ -211,7 +219,7 @@ def rule_reasons(evidence: Evidence) -> list[Reason]:
     held_out = np.array(table["split"].to_pylist()) == "validation"
     if not held_out.any() or rule.expected_coverage is None or rule.expected_error is None:
         return []
-    labels = np.array([LABELS.index(label) for label in table["label"].to_pylist()])
+    labels = class_numbers(table, "label")
     answered = held_out & (np.array(reasons) == "")
     errors = int((logits.argmax(axis=1) != labels)[answered].sum())
     promised = rule.expected_coverage * held_out.sum()
@@ -226,17 +234,16 @@ def rule_reasons(evidence: Evidence) -> list[Reason]:
     return []
 
 
-def card_reasons(folder: Path, names: list[str | None]) -> list[Reason]:
+def card_reasons(repo: ModelRepo, names: list[str | None]) -> list[Reason]:
     """Where README.md, outside the author's text, is not what the model's files give; `names`: what the repo is
     or was called. The metadata that the Hub reads are part of it."""
-    path = folder / CARD
-    if not path.is_file():
+    if not repo.has(CARD):
         return [Reason("card-mismatch", "there is no README.md")]
-    found = path.read_bytes().decode("utf-8", "replace")
+    found = repo.file(CARD).read_bytes().decode("utf-8", "replace")
     kept = author_text(found)
     best: list[tuple[str, str]] | None = None
     for name in dict.fromkeys([*names, PLACEHOLDER]):
-        wanted = with_author_text(render_card(folder, name), kept)
+        wanted = with_author_text(render_card(repo, name), kept)
         lines = list(_differing(_lines(found), _lines(wanted)))
         if not lines:
             return []
@@ -266,13 +273,14 @@ def _differing(found: list[str], wanted: list[str]) -> Iterator[tuple[str, str]]
                 yield said.strip(), due.strip()
 
 
-def eval_results_reasons(folder: Path) -> list[Reason]:
+def eval_results_reasons(repo: ModelRepo) -> list[Reason]:
     """Where .eval_results/ holds other values than metrics.json gives."""
-    path, wanted = folder / EVAL_RESULTS, render_eval_results(folder)
+    wanted = render_eval_results(repo)
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+        stored = repo.file(EVAL_RESULTS).read_text(encoding="utf-8") if repo.has(EVAL_RESULTS) else None
+        found = yaml.safe_load(stored) if stored is not None else None
     except (yaml.YAMLError, UnicodeDecodeError):
-        return [Reason("metrics-mismatch", f"{EVAL_RESULTS.as_posix()} is not YAML")]
+        return [Reason("metrics-mismatch", f"{EVAL_RESULTS} is not YAML")]
     if found == (yaml.safe_load(wanted) if wanted else None):
         return []
-    return [Reason("metrics-mismatch", f"{EVAL_RESULTS.as_posix()} is not what metrics.json gives")]
+    return [Reason("metrics-mismatch", f"{EVAL_RESULTS} is not what metrics.json gives")]

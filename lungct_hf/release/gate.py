@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from ..classes import Classes
 from ..errors import LungCTError, UsageError
-from ..labels import LABELS
+from ..hub.model_repo import WEIGHTS, ModelRepo
 from .canaries import TOLERANCE, Canaries, read_canaries
-from .compare import Comparison, compare
+from .compare import Comparison, compare, other_classes
 from .evidence import Evidence, read_evidence
 from .prepare import Prepared
 from .reasons import Reason
-from .record import file_hashes, record_of
+from .record import file_hashes
 from .remote import Last, Remote
 from .version import Version
 
@@ -36,13 +37,18 @@ def judge(prepared: Prepared, version: Version, remote: Remote, last: Last | Non
         notes.append("There is no earlier version to compare with.")
         return reasons, notes
     try:
-        former = read_evidence(last.folder, replicates=_FEW_DRAWS)
-        found = compare(prepared.evidence, former)
+        former = read_evidence(last.repo, replicates=_FEW_DRAWS)
+        if changed := list(_classes(prepared.evidence.classes, former.classes, last.tag, notes)):
+            reasons += changed
+        else:
+            found = compare(prepared.evidence, former)
+            notes.append(f"Compared with {last.tag}: {found.how}.")
+            reasons += [
+                *_regression(found, last.tag, notes),
+                *_calibration(found, prepared.evidence, former, last.tag),
+            ]
     except (LungCTError, UsageError) as error:
         reasons.append(Reason("regression", f"it cannot be compared with {last.tag}: {error}"))
-    else:
-        notes.append(f"Compared with {last.tag}: {found.how}.")
-        reasons += [*_regression(found, last.tag, notes), *_calibration(found, prepared.evidence, former, last.tag)]
     reasons += _canary(prepared, last, notes)
     return reasons, notes
 
@@ -63,7 +69,7 @@ def _versions(version: Version, remote: Remote) -> Iterator[Reason]:
 
 
 def _init(evidence: Evidence) -> Iterator[Reason]:
-    kind = (evidence.provenance.get("init") or {}).get("kind")
+    kind = (evidence.repo.provenance.get("init") or {}).get("kind")
     if kind in _INITS:
         yield Reason(*_INITS[kind])
     elif kind != _KNOWN_INIT:
@@ -72,7 +78,7 @@ def _init(evidence: Evidence) -> Iterator[Reason]:
 
 def _shortcuts(evidence: Evidence) -> Iterator[Reason]:
     """A model must beat a lookup on the outer ring, and know nothing when it is shown the ring alone."""
-    baselines = evidence.metrics["baselines"]
+    baselines, chance = evidence.metrics["baselines"], 1 / len(evidence.classes)
     ring = baselines.get("ring_nearest_neighbour")
     if ring is None:
         yield Reason("shortcut-probe", "no answers of a nearest neighbour on the outer ring are stored beside its own")
@@ -88,13 +94,24 @@ def _shortcuts(evidence: Evidence) -> Iterator[Reason]:
     if alone is not None:
         value = alone["intervals"]["balanced_accuracy"]
         low = _end(value, "low")
-        if low is not None and low > 1 / len(LABELS):
+        if low is not None and low > chance:
             yield Reason(
                 "shortcut-probe",
                 f"shown nothing but the outer ring it still reaches {100 * value['value']:.1f} %"
-                f"{_ends(value, lambda end: f'{100 * end:.1f}')} balanced accuracy, chance is "
-                f"{100 / len(LABELS):.1f} %",
+                f"{_ends(value, lambda end: f'{100 * end:.1f}')} balanced accuracy, chance is {100 * chance:.1f} %",
             )
+
+
+def _classes(new: Classes, old: Classes, tag: str, notes: list[str]) -> Iterator[Reason]:
+    """Other classes make another model: nothing of the two can be compared, and who reads p_CLASS finds another."""
+    if said := other_classes(new, old):
+        sentence = f"{said}; the one is this model, the other {tag}. Whoever uses {tag} cannot simply take this one"
+        yield Reason("classes-changed", sentence[:1].lower() + sentence[1:])
+    elif new.positive != old.positive:
+        before, now = (", ".join(found.positive) or "no class" for found in (old, new))
+        notes.append(
+            f"As disease {tag} counted {before}, this model counts {now}: operating points mean another thing."
+        )
 
 
 def _regression(found: Comparison, tag: str, notes: list[str]) -> Iterator[Reason]:
@@ -107,7 +124,7 @@ def _regression(found: Comparison, tag: str, notes: list[str]) -> Iterator[Reaso
 
 
 def _calibration(found: Comparison, new: Evidence, old: Evidence, tag: str) -> Iterator[Reason]:
-    before, now = old.contract.get("calibration") or {}, new.contract.get("calibration") or {}
+    before, now = old.calibration, new.calibration
     why = f": {now['not_fitted']}" if now.get("not_fitted") else ""
     if _fitted(before) and not _fitted(now):
         yield Reason("calibration-worse", f"{tag} was calibrated, this model is not{why}")
@@ -135,14 +152,17 @@ def _fitted(calibration: dict[str, Any]) -> bool:
 
 def _canary(prepared: Prepared, last: Last, notes: list[str]) -> Iterator[Reason]:
     try:
-        former = read_canaries(last.folder)
+        former = read_canaries(last.repo.path)
     except LungCTError as error:
         notes.append(f"The canaries of {last.tag} cannot be compared: {error}")
         return
     if not _same_pictures(prepared.canaries, former):
         notes.append(f"The canaries of {last.tag} are other pictures, so the answers to them are not compared.")
         return
-    same_weights = ((record_of(last.folder) or {}).get("files") or {}).get("model.safetensors") == prepared.weights
+    if prepared.canaries.golden.shape != former.golden.shape:
+        notes.append(f"The answers of {last.tag} to its canaries have other classes, so they are not compared.")
+        return
+    same_weights = ((last.repo.release or {}).get("files") or {}).get(WEIGHTS) == prepared.weights
     moved = np.abs(prepared.canaries.golden - former.golden).max(axis=1)
     changed = [name for name, far in zip(prepared.canaries.files, moved, strict=True) if not far <= TOLERANCE]
     if same_weights and changed:
@@ -171,6 +191,6 @@ def _ends(value: dict[str, Any], show: Callable[[float], str]) -> str:
 
 def changed_files(folder: Path, last: Last | None) -> list[tuple[str, str]]:
     """(what happens to it, path) of every listed file that differs from the last version."""
-    here, there = file_hashes(folder), ((record_of(last.folder) or {}).get("files") or {}) if last else {}
+    here, there = file_hashes(ModelRepo(folder)), ((last.repo.release or {}).get("files") or {}) if last else {}
     found = [("new" if name not in there else "changed", name) for name in here if here[name] != there.get(name)]
     return found + [("removed", name) for name in there if name not in here]

@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..contract import Contract
 from ..errors import LungCTError, brief
+from ..hub.model_repo import ModelRepo
 
 Loader = Callable[[Path, Sequence[Image.Image]], np.ndarray]
 
 
-def loaders(folder: Path) -> dict[str, Loader]:
+def loaders(repo: ModelRepo) -> dict[str, Loader]:
     """The loaders that this model and this installation have, by name."""
     found: dict[str, Loader] = {}
-    if Contract.read(folder).has_onnx:
+    if repo.contract.has_onnx:
         found["onnx"] = _onnx
     if all(find_spec(name) for name in ("torch", "timm", "safetensors")):
         found |= {"lungct_hf": _classifier, "timm": _timm}
@@ -37,13 +37,13 @@ def loaders(folder: Path) -> dict[str, Loader]:
 
 
 def score(
-    folder: Path, images: Sequence[Image.Image], only: Sequence[str] | None = None
+    repo: ModelRepo, images: Sequence[Image.Image], only: Sequence[str] | None = None
 ) -> dict[str, np.ndarray | str]:
-    """{loader: logits (N, 3)}; a loader that fails has a sentence instead. `only`: of these what there is.
+    """{loader: logits (N, C)}; a loader that fails has a sentence instead. `only`: of these what there is.
 
     Raises LungCTError when there is no loader at all.
     """
-    ways = {name: load for name, load in loaders(folder).items() if only is None or name in only}
+    ways = {name: load for name, load in loaders(repo).items() if only is None or name in only}
     if not ways:
         raise LungCTError(
             "Nothing here can load this model: it has no ONNX file, and torch and timm are not installed. "
@@ -52,7 +52,7 @@ def score(
     found: dict[str, np.ndarray | str] = {}
     for name, load in ways.items():
         try:
-            found[name] = np.asarray(load(folder, images), np.float32)
+            found[name] = np.asarray(load(repo.path, images), np.float32)
         except Exception as error:  # four libraries, and whatever they raise is the finding
             found[name] = f"{type(error).__name__}: {brief(error)}"
     return found
@@ -109,18 +109,17 @@ def main(repo: str, commit: str) -> None:
 
     Prints JSON: {"wrong_files": [paths], "golden": logits, "logits": {loader: logits or sentence}}.
     """
-    from ..hub import fetch_model
     from .canaries import read_canaries
-    from .record import file_hashes, record_of
+    from .record import file_hashes
 
     with tempfile.TemporaryDirectory(prefix="lungct-back-") as cache:
-        fetched = fetch_model(repo, commit, cache_dir=cache)
-        here, listed = file_hashes(fetched.path), (record_of(fetched.path) or {}).get("files") or {}
+        fetched = ModelRepo.open(repo, commit, cache_dir=cache)
+        here, listed = file_hashes(fetched), (fetched.release or {}).get("files") or {}
         wrong = sorted(name for name, digest in listed.items() if here.get(name) != digest)
         canaries = read_canaries(fetched.path)
         # The gate asked every loader about these very bytes. Whether they arrived, the first one can say.
-        first = next(iter(loaders(fetched.path)), "lungct_hf")
-        found = score(fetched.path, canaries.images, only=(first,))
+        first = next(iter(loaders(fetched)), "lungct_hf")
+        found = score(fetched, canaries.images, only=(first,))
         logits = {name: v if isinstance(v, str) else v.tolist() for name, v in found.items()}
         sys.stdout.write(
             json.dumps({"wrong_files": wrong, "golden": canaries.golden.tolist(), "logits": logits}) + "\n"

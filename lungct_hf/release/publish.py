@@ -19,8 +19,9 @@ from huggingface_hub.hf_api import RepoFile
 from .. import __version__
 from ..errors import LungCTError
 from ..evaluation import tables
-from ..hub import fetch_model, push_folder
+from ..hub import push_folder
 from ..hub.failures import HUB_ERRORS, Target, explain, patiently
+from ..hub.model_repo import CARD, CHANGELOG, LUNGCT, ModelRepo
 from ..hub.push import ensure_repo
 from . import remote as hub
 from .canaries import deviations
@@ -28,7 +29,7 @@ from .content import secrets_in_text
 from .gate import judge
 from .prepare import Prepared, prepare, seal
 from .reasons import Reason, check_allowed, refuse, sift
-from .record import CARD, CHANGELOG, CONTRACT, Record, with_entry
+from .record import Record, with_entry
 from .remote import Last, Remote
 from .version import Version
 
@@ -134,7 +135,7 @@ def new_record(order: Order, remote: Remote, prepared: Prepared, overridden: lis
 
 
 def _changelog(order: Order, record: Record, prepared: Prepared, remote: Remote, token: str | None) -> str:
-    metrics, provenance = prepared.evidence.metrics, prepared.evidence.provenance
+    metrics, provenance = prepared.evidence.metrics, prepared.evidence.repo.provenance
     test = metrics["test"]
     lines = [order.message.strip(), ""] if order.message.strip() else []
     lines += [
@@ -153,9 +154,8 @@ def changelog_at(remote: Remote, token: str | None) -> str:
     if len(remote.history) < 2:
         return ""
     # With files that are always there, because the client warns when nothing at all fits.
-    patterns = [CHANGELOG, CARD, CONTRACT]
-    folder = fetch_model(remote.repo_id, remote.head, token=token, allow_patterns=patterns).path
-    return (folder / CHANGELOG).read_text(encoding="utf-8") if (folder / CHANGELOG).is_file() else ""
+    head = ModelRepo.open(remote.repo_id, remote.head, token=token, files=[CHANGELOG, CARD, LUNGCT])
+    return head.file(CHANGELOG).read_text(encoding="utf-8") if head.has(CHANGELOG) else ""
 
 
 def _commit(api: HfApi, target: Target, plan: Plan, say: Say) -> tuple[str, str | None]:
@@ -193,7 +193,7 @@ def _commit(api: HfApi, target: Target, plan: Plan, say: Say) -> tuple[str, str 
 def confirm(target: Target, sha: str, say: Say, *, golden: np.ndarray | None = None) -> None:
     """Compare every file at `sha` with the release record, and load that commit back in a process of its own.
 
-    `golden` (N, 3) are the logits that the canaries must get, by default those stored beside them. Raises LungCTError.
+    `golden` (N, C) are the logits that the canaries must get, by default those stored beside them. Raises LungCTError.
     """
     try:
         _check_hashes(HfApi(endpoint=constants.ENDPOINT, token=target.token), target, sha)

@@ -14,6 +14,7 @@ CODES = {
     "random-init": "training started from random weights",
     "stand-in-init": "training started from a file that stands in for the published ImageNet weights",
     "unknown-init": "it is not recorded what training started from",
+    "classes-changed": "the classes, or their order, are not those of the last version",
     "regression": "the grouped score is worse than the last version's, beyond its interval",
     "calibration-worse": "the calibration error is worse than the last version's, beyond its interval, or it was lost",
     "shortcut-probe": "what sees only the outer ring of the slice does as well, or better than chance",

@@ -17,13 +17,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from .. import files
 from ..files import sha256_of, write_json
-from ..hub.folder import list_files
+from ..hub.model_repo import CARD, CHANGELOG, LUNGCT, ModelRepo
 
-CARD, CONTRACT, CHANGELOG = "README.md", "lungct.json", "CHANGELOG.md"
 # Written last, because they tell of the others.
-_UNLISTED = (CARD, CONTRACT, CHANGELOG)
+_UNLISTED = (CARD, LUNGCT, CHANGELOG)
 # Follow from the rest, with rounding that another machine may do otherwise.
 _DERIVED = re.compile(r"canaries/.*|evaluation/(metrics\.json|\w+\.png)|\.eval_results/.*")
 _HEADER = (
@@ -33,31 +31,19 @@ _HEADER = (
 Record = dict[str, Any]
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a model repo. Raises LungCTError when it is missing or something else."""
-    return files.read_json(path, f"The model has no {path.name}. Fix: name the run that training wrote (runs/NAME).")
-
-
-def file_hashes(folder: Path) -> dict[str, str]:
+def file_hashes(repo: ModelRepo) -> dict[str, str]:
     """{path in the repo: sha256} of every file that a release lists."""
-    return {name: sha256_of(path) for name, path in list_files(folder).items() if name not in _UNLISTED}
+    return {name: sha256_of(path) for name, path in repo.files.items() if name not in _UNLISTED}
 
 
-def content_hash(folder: Path) -> str:
+def content_hash(repo: ModelRepo) -> str:
     """One sha256 over weights, configs and stored predictions, without what the release itself adds."""
-    contract = read_json(folder / CONTRACT)
-    contract.pop("release", None)
+    contract = {name: value for name, value in repo.lungct.items() if name != "release"}
     digest = hashlib.sha256(json.dumps(contract, sort_keys=True).encode())
-    for name, value in sorted(file_hashes(folder).items()):
+    for name, value in sorted(file_hashes(repo).items()):
         if not _DERIVED.fullmatch(name):
             digest.update(f"{value} {name}\n".encode())
     return digest.hexdigest()
-
-
-def record_of(folder: Path) -> Record | None:
-    """The release record of a model directory, None when no release wrote it."""
-    found = read_json(folder / CONTRACT).get("release")
-    return found if isinstance(found, dict) and "version" in found else None
 
 
 def tag_of_record(record: Record | None) -> str | None:
@@ -68,7 +54,8 @@ def tag_of_record(record: Record | None) -> str | None:
 
 
 def write_record(folder: Path, record: Record) -> None:
-    write_json(folder / CONTRACT, read_json(folder / CONTRACT) | {"release": record})
+    """Put the record into the lungct.json of a model directory, in place of an earlier one."""
+    write_json(folder / LUNGCT, ModelRepo(folder).lungct | {"release": record})
 
 
 def with_entry(changelog: str, tag: str, date: str, lines: list[str]) -> str:

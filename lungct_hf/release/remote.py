@@ -4,30 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from ..errors import LungCTError
-from ..hub import fetch_model
 from ..hub.failures import HUB_ERRORS, Target, explain, is_passing, patiently, rest, status_of
-from .record import Record, record_of
+from ..hub.model_repo import CARD, EVIDENCE_FILES, LUNGCT, ModelRepo
+from .record import Record
 from .version import Version
 
 T = TypeVar("T")
-EVIDENCE_FILES = ["config.json", "lungct.json", "README.md", "evaluation/*", "canaries/*", ".eval_results/*"]
+_KEPT = (*EVIDENCE_FILES, CARD, "canaries/*", ".eval_results/*")
 _MERGED = "Release {} "  # a merged pull request's title goes on with its number
 
 
 @dataclass(frozen=True)
 class Last:
-    """The last version: its tag, its commit, and a folder with its evidence."""
+    """The last version: its tag, its commit, and its files without the weights."""
 
     tag: str
     sha: str
-    folder: Path
+    repo: ModelRepo
 
 
 @dataclass(frozen=True)
@@ -87,13 +86,13 @@ def fetch_last(remote: Remote, token: str | None) -> Last | None:
     if remote.last is None:
         return None
     tag, sha = remote.last
-    return Last(tag, sha, fetch_model(remote.repo_id, sha, token=token, allow_patterns=EVIDENCE_FILES).path)
+    return Last(tag, sha, ModelRepo.open(remote.repo_id, sha, token=token, files=_KEPT))
 
 
 def record_at(repo_id: str, revision: str, token: str | None) -> Record | None:
     """The release record of one commit, None where no release wrote that commit."""
-    folder = fetch_model(repo_id, revision, token=token, allow_patterns=["lungct.json"]).path
-    return record_of(folder) if (folder / "lungct.json").is_file() else None
+    found = ModelRepo.open(repo_id, revision, token=token, files=[LUNGCT])
+    return found.release if found.has(LUNGCT) else None
 
 
 def title_of(version: Version) -> str:

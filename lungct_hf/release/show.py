@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from huggingface_hub import constants
 
 from ..errors import LungCTError
+from ..hub.model_repo import CARD
 from .compare import compare, rows
 from .evidence import read_evidence
 from .gate import changed_files
 from .publish import Plan
-from .record import CARD
 
 _DRAWS = 1000
 
@@ -58,13 +58,14 @@ def difference_lines(plan: Plan) -> Iterator[str]:
     yield from (f"  {what:8} {name}" for what, name in files)
     yield from [] if files else ["  no file differs"]
     try:
-        found = compare(plan.prepared.evidence, read_evidence(plan.last.folder, replicates=100), replicates=_DRAWS)
+        found = compare(plan.prepared.evidence, read_evidence(plan.last.repo, replicates=100), replicates=_DRAWS)
     except LungCTError as error:
         yield f"  its figures cannot be compared: {error}"
     else:
         yield f"  figures, {found.how}:"
         yield from (f"    {name:28} {new:>6}  {tag} {old:>6}  {gap}" for name, new, old, gap in rows(found))
-    before = (plan.last.folder / CARD).read_text(encoding="utf-8") if (plan.last.folder / CARD).is_file() else ""
+    last = plan.last.repo
+    before = last.file(CARD).read_text(encoding="utf-8") if last.has(CARD) else ""
     after = (folder / CARD).read_text(encoding="utf-8")
     names = f"{CARD} {tag}", f"{CARD} now"
     yield from difflib.unified_diff(before.splitlines(), after.splitlines(), *names, n=1, lineterm="")

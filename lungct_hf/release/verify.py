@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..contract import ONNX_FILE, Contract
+from ..contract import ONNX_FILE
 from ..errors import LungCTError
-from ..hub import FetchedModel, fetch_model
-from ..hub.folder import list_files
+from ..files import sha256_of
+from ..hub.model_repo import MODEL, ModelRepo
 from . import content, evidence
 from .canaries import FOLDER, deviations, read_canaries
 from .loaders import score
-from .prepare import model_of
 from .reasons import Reason
-from .record import Record, file_hashes, record_of, sha256_of, tag_of_record
+from .record import Record, file_hashes, tag_of_record
 from .version import Version
 
 if TYPE_CHECKING:
@@ -38,28 +36,25 @@ class Verification:
 
 
 def verify(repo_or_dir: str, *, token: str | None = None) -> Verification:
-    """Check a Hub repo ("owner/name[@revision]") or a model directory.
+    """Check a Hub repo ("owner/name[@revision]"), a run or a model directory.
 
     Raises LungCTError when the model cannot be fetched or found; what is wrong with it is in the result.
     """
-    local = Path(repo_or_dir).expanduser()
-    fetched = fetch_model(model_of(local) if local.is_dir() else repo_or_dir, token=token)
-    found = Verification(fetched.name)
-    _files(fetched, found)
-    _people(fetched.path, _evidence(fetched, found), found)
-    _answers(fetched.path, found)
+    repo = ModelRepo.open(repo_or_dir, token=token).need(*MODEL)
+    found = Verification(repo.name)
+    _files(repo, found)
+    _people(repo, _evidence(repo, found), found)
+    _answers(repo, found)
     return found
 
 
-def _files(fetched: FetchedModel, found: Verification) -> None:
-    folder = fetched.path
-    files, record = list_files(folder), record_of(folder)
-    here = file_hashes(folder)
-    if fetched.repo_id is not None:
+def _files(repo: ModelRepo, found: Verification) -> None:
+    files, record, here = repo.files, repo.release, file_hashes(repo)
+    if repo.repo_id is not None:
         found.held.append("every file arrived with the hash that the Hub states")
     if record is None:
         found.notes.append("No release published this, so there is no record of its files' hashes.")
-        if Version.of_tag(fetched.requested_revision or ""):
+        if Version.of_tag(repo.requested_revision or ""):
             found.false.append(Reason("no-release", "the tag is a version's, but lungct.json holds no release record"))
     else:
         listed = record.get("files") or {}
@@ -75,10 +70,10 @@ def _files(fetched: FetchedModel, found: Verification) -> None:
             if name not in listed and (name.startswith(evidence_folders) or name.endswith(".safetensors"))
         ]
         found.check(f"{len(listed)} files have the sha256 of the release record", wrong)
-        found.check("the tag is that of the release record", _tag_reasons(fetched, record))
-    contract = Contract.read(folder)
+        found.check("the tag is that of the release record", _tag_reasons(repo, record))
+    contract = repo.contract
     if contract.has_onnx:
-        same = (folder / ONNX_FILE).is_file() and sha256_of(folder / ONNX_FILE) == (contract.onnx or {})["sha256"]
+        same = repo.has(ONNX_FILE) and sha256_of(repo.file(ONNX_FILE)) == (contract.onnx or {})["sha256"]
         wrong = (
             [] if same else [Reason("file-changed", f"{ONNX_FILE} does not have the sha256 that lungct.json names")]
         )
@@ -86,25 +81,24 @@ def _files(fetched: FetchedModel, found: Verification) -> None:
     found.check("no pickle or secret is among the files", content.pickles(files) + content.secrets(files))
 
 
-def _tag_reasons(fetched: FetchedModel, record: Record) -> list[Reason]:
-    asked = Version.of_tag(fetched.requested_revision or "")
+def _tag_reasons(repo: ModelRepo, record: Record) -> list[Reason]:
+    asked = Version.of_tag(repo.requested_revision or "")
     due = tag_of_record(record)
     if asked is None or asked.tag == due:
         return []
     return [Reason("tag-moved", f"{asked.tag} was asked for, and lungct.json says that this is {due}")]
 
 
-def _evidence(fetched: FetchedModel, found: Verification) -> Split | None:
+def _evidence(repo: ModelRepo, found: Verification) -> Split | None:
     """Check the evidence; its split, None where the evidence cannot be read."""
-    folder = fetched.path
     try:
-        stored = evidence.read_evidence(folder)
+        stored = evidence.read_evidence(repo)
     except LungCTError as error:
         found.false.append(Reason("metrics-mismatch", str(error)))
         return None
     split = stored.split
     reasons = evidence.manifest_reasons(stored)
-    allowed = _allowed(folder)
+    allowed = _allowed(repo)
     # What the author let through and the card says is not a false claim.
     stated = [reason for reason in reasons if reason.code == "groups-across-split" and _says_crossing(stored, allowed)]
     found.notes += [f"As the card says: {reason}" for reason in stated]
@@ -118,10 +112,10 @@ def _evidence(fetched: FetchedModel, found: Verification) -> Split | None:
     metrics = evidence.metrics_reasons(stored)
     found.check(f"metrics.json follows from the {len(stored.table)} stored predictions", metrics)
     found.check("the stored abstentions follow from the stored answers and lungct.json", evidence.rule_reasons(stored))
-    found.check(".eval_results follows from metrics.json", evidence.eval_results_reasons(folder))
-    record = record_of(folder) or {}
+    found.check(".eval_results follows from metrics.json", evidence.eval_results_reasons(repo))
+    record = repo.release or {}
     found.check(
-        "the card is what the model's files give", evidence.card_reasons(folder, [record.get("repo"), fetched.repo_id])
+        "the card is what the model's files give", evidence.card_reasons(repo, [record.get("repo"), repo.repo_id])
     )
     if found.false and record.get("package_version") not in (None, __version__):
         found.notes.append(
@@ -131,20 +125,20 @@ def _evidence(fetched: FetchedModel, found: Verification) -> Split | None:
     return split
 
 
-def _people(folder: Path, split: Split | None, found: Verification) -> None:
+def _people(repo: ModelRepo, split: Split | None, found: Verification) -> None:
     """Whom the files name, whether or not the evidence could be read."""
     ids = [] if split is None else [*split.ids.tolist(), *split.groups.tolist()]
-    reasons = content.patient_data(list_files(folder), ids)
-    if "patient-data" in _allowed(folder):
+    reasons = content.patient_data(repo.files, ids, repo.classes)
+    if "patient-data" in _allowed(repo):
         found.notes += [f"The author looked and let it through: {reason}" for reason in reasons]
         return
     what = "path" if split is None else "id or path"
     found.check(f"no DICOM file or element is there, and no {what} looks like a person's name", reasons)
 
 
-def _allowed(folder: Path) -> set[str]:
+def _allowed(repo: ModelRepo) -> set[str]:
     """The codes that the release let through."""
-    return {row["code"] for row in (record_of(folder) or {}).get("allowed") or []}
+    return {row["code"] for row in (repo.release or {}).get("allowed") or []}
 
 
 def _says_crossing(stored: evidence.Evidence, allowed: set[str]) -> bool:
@@ -153,16 +147,16 @@ def _says_crossing(stored: evidence.Evidence, allowed: set[str]) -> bool:
     return "groups-across-split" in allowed or bool(counted) or said.get("protocol") == "image"
 
 
-def _answers(folder: Path, found: Verification) -> None:
-    if not (folder / FOLDER).is_dir() and record_of(folder) is None:
+def _answers(repo: ModelRepo, found: Verification) -> None:
+    if not (repo.path / FOLDER).is_dir() and repo.release is None:
         found.notes.append("There are no canaries, so no loader's answers were compared.")
         return
     try:
-        canaries = read_canaries(folder)
+        canaries = read_canaries(repo.path)
     except LungCTError as error:
         found.false.append(Reason("canary-changed", str(error)))
         return
-    answers = score(folder, canaries.images)
+    answers = score(repo, canaries.images)
     wrong = [Reason("loader-mismatch", sentence) for sentence in deviations(answers, canaries.golden)]
     found.check(f"{', '.join(answers)} give the recorded logits of {len(canaries.images)} canaries", wrong)
     if "onnx" not in answers or "lungct_hf" not in answers:

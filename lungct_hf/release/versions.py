@@ -13,12 +13,12 @@ from typing import Any
 from huggingface_hub import HfApi, constants
 
 from ..errors import LungCTError, UsageError
-from ..hub import fetch_model, push_folder, write_card
+from ..hub import push_folder, write_card
 from ..hub.failures import Target
-from ..hub.folder import list_files
+from ..hub.model_repo import CARD, CHANGELOG, LUNGCT, METRICS, ModelRepo
 from . import remote as hub
 from .publish import changelog_at, confirm
-from .record import CARD, CHANGELOG, CONTRACT, Record, read_json, record_of, tag_of_record, with_entry, write_record
+from .record import Record, tag_of_record, with_entry, write_record
 from .remote import Remote
 from .version import Version
 
@@ -70,14 +70,10 @@ def _held(found: Remote, tag: str, sha: str, token: str | None) -> bool:
 
 def _row(found: Remote, tag: str, token: str | None, live: bool) -> Row:
     sha = found.tags[tag]
-    folder = fetch_model(
-        found.repo_id, sha, token=token, allow_patterns=["lungct.json", "evaluation/metrics.json"]
-    ).path
+    repo = ModelRepo.open(found.repo_id, sha, token=token, files=[LUNGCT, METRICS])
     # A tag that somebody made by hand may name anything.
-    stored = folder / "evaluation" / "metrics.json"
-    contract = read_json(folder / CONTRACT) if (folder / CONTRACT).is_file() else {}
-    metrics = read_json(stored) if stored.is_file() else {}
-    provenance, record = contract.get("provenance") or {}, contract.get("release") or {}
+    provenance, record = (repo.provenance, repo.release or {}) if repo.has(LUNGCT) else ({}, {})
+    metrics = repo.metrics or {}
     return Row(
         tag=tag,
         commit=sha,
@@ -135,8 +131,8 @@ def _bring_back(api: HfApi, found: Remote, version: Version, token: str, message
     number = max((v.rollback for v in found.versions if v.number == version.number), default=0) + 1
     tag = Version(version.major, version.minor, version.patch, number).tag
     today = time.strftime("%Y-%m-%d", time.gmtime())
-    snapshot = fetch_model(found.repo_id, sha, token=token).path
-    record: Record | None = record_of(snapshot)
+    snapshot = ModelRepo.open(found.repo_id, sha, token=token)
+    record: Record | None = snapshot.release if snapshot.has(LUNGCT) else None
     if record is None:
         raise LungCTError(f"{version.tag} of {found.repo_id} was not made by a release, so it cannot be brought back.")
     replaced = found.last[0] if found.last else "an unreleased state"
@@ -145,7 +141,7 @@ def _bring_back(api: HfApi, found: Remote, version: Version, token: str, message
     entry.append(f"- The content of {version.tag} again, in place of {replaced}.")
     with tempfile.TemporaryDirectory(prefix="lungct-rollback-") as scratch:
         folder = Path(scratch) / "model"
-        for name, path in list_files(snapshot).items():
+        for name, path in snapshot.files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, folder / name)
         write_record(folder, record | {"rollback": rollback})

@@ -1,4 +1,4 @@
-"""The same network in torch, for machines that have it. The only module of this room that imports torch."""
+"""The same network in torch, for machines that have it."""
 
 from __future__ import annotations
 
@@ -6,31 +6,46 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
-from ..model import LungCTClassifier
 from ..model.network import logits_cam_features
+from ..slices.preprocess import Preprocessing
 from .session import Outputs
 
 _BATCH = 16
 
 
 class TorchSession:
-    """`model.safetensors` of a model directory, on the CPU. `threads` sets the process's torch threads."""
+    """A network on whatever device it is; a run leaves it in the mode, training or evaluation, that it was in."""
 
     backend = "torch"
 
-    def __init__(self, folder: Path, threads: int | None = None) -> None:
-        if threads is not None:
-            torch.set_num_threads(threads)
-        classifier = LungCTClassifier.from_pretrained(folder)
-        self._network, self._preprocessing = classifier.network.eval(), classifier.preprocessing
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
+        self._network, self._preprocessing = network, preprocessing
 
     @torch.inference_mode()
     def run(self, squares: np.ndarray) -> Outputs:
         """uint8 squares (N, size, size, 3) to the network's outputs."""
+        was_training, like = self._network.training, next(self._network.parameters())
+        if was_training:
+            self._network.eval()
         parts = []
-        for start in range(0, max(1, len(squares)), _BATCH):
-            inputs = torch.from_numpy(self._preprocessing.normalise(squares[start : start + _BATCH]))
-            logits, cam, features = logits_cam_features(self._network, inputs)
-            parts.append((logits.numpy(), features.numpy(), cam.numpy()))
+        try:
+            for start in range(0, max(1, len(squares)), _BATCH):
+                inputs = torch.from_numpy(self._preprocessing.normalise(squares[start : start + _BATCH])).to(like)
+                logits, cam, features = logits_cam_features(self._network, inputs)
+                parts.append([values.cpu().numpy() for values in (logits, features, cam)])
+        finally:
+            if was_training:
+                self._network.train()
         return Outputs(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+
+
+def load_session(folder: Path, threads: int | None = None) -> TorchSession:
+    """`model.safetensors` of a model directory, on the CPU. `threads` sets the process's torch threads."""
+    from .classifier import LungCTClassifier
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    classifier = LungCTClassifier.from_pretrained(folder)
+    return TorchSession(classifier.network, classifier.preprocessing)

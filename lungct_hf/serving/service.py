@@ -18,6 +18,7 @@ from ..known_sets import phantoms
 from ..runtime import Prediction, Study
 from ..runtime.prediction import NOTICE
 from ..slices.archive import BAD_ARCHIVE
+from ..slices.limits import InputLimits
 from ..slices.listing import printable
 from ..slices.phantom import draw_phantom
 from ..slices.source import Frame, Unreadable, open_slices
@@ -69,7 +70,8 @@ class Service:
         served = self.keeper.served(version)
         if isinstance(source, Path):
             check_slice_file(source)
-        found = list(islice(_open(source, served.model.contract.window), 2))
+        contract = served.model.contract
+        found = list(islice(_open(source, contract.window, contract.limits), 2))
         if len(found) > 1:
             raise UsageError("The file holds several slices. Fix: send it as a study, or send one slice of it.")
         return found[0], self._batcher.judge(served.model, found, force=force)[0]
@@ -106,7 +108,7 @@ class Service:
             raise UsageError("No file was given. Fix: send a zip archive, or the files of one study.")
         check_study_files(paths)
         total = len(sources) if len(sources) > 1 else _members(paths[0]) if paths else None
-        found = (one for source in sources for one in _open(source, model.contract.window))
+        found = (one for source in sources for one in _open(source, model.contract.window, model.contract.limits))
         rows: list[Prediction] = []
         while batch := list(islice(found, _AT_ONCE)):
             answers = self._batcher.judge(model, batch, force=force)
@@ -162,11 +164,11 @@ def phantom_study() -> list[Phantom]:
     return [Phantom(label, z) for z in np.linspace(-3.5, 3.5, _PHANTOM_SLICES).round(2).tolist()]
 
 
-def _open(source: Source, window: Window) -> Iterator[Frame | Unreadable]:
+def _open(source: Source, window: Window, limits: InputLimits | None = None) -> Iterator[Frame | Unreadable]:
     if isinstance(source, Phantom):
-        yield from open_slices(_phantom(source), window=window, file=source.file)
+        yield from open_slices(_phantom(source), window=window, limits=limits, file=source.file)
     else:  # the row is called what the visitor calls it, not where the server keeps it
-        yield from open_slices(source, window=window, file=printable(source.name))
+        yield from open_slices(source, window=window, limits=limits, file=printable(source.name))
 
 
 @lru_cache(maxsize=32)

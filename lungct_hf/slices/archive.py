@@ -13,6 +13,8 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -86,34 +88,74 @@ def zip_items(handle: BinaryIO, label: str) -> Iterator[Item | Unreadable]:
     Raises:
         BadSliceError: the archive is damaged, or it is a bomb.
     """
+    with _opened(handle) as archive:
+        folders: dict[str, list[Item]] = {}
+        for name, parts, member, problem in _visible(archive.infolist()):
+            if problem:
+                yield Unreadable(f"{label}/{name}", *problem)
+            elif not is_side_file(parts[-1]):
+                item = Item(f"{label}/{name}", _member_opener(archive, member), _head_opener(archive, member))
+                folders.setdefault("/".join(parts[:-1]), []).append(item)
+        for items in folders.values():
+            yield from in_scan_order(items)
+
+
+def zip_members(path: Path) -> Iterator[tuple[str, ZipMember | Unreadable]]:
+    """All visible members of an archive on the disk by name, side files too, in natural order; each opens by itself.
+
+    Raises:
+        BadSliceError: the archive is damaged, or it is a bomb.
+    """
+    with path.open("rb") as handle, _opened(handle) as archive:
+        members = archive.infolist()
+    for name, _, member, problem in _visible(members):
+        yield name, Unreadable(name, *problem) if problem else ZipMember(path, member)
+
+
+def _opened(handle: BinaryIO) -> zipfile.ZipFile:
     try:
         archive = zipfile.ZipFile(handle)
     except BAD_ARCHIVE as error:
         raise BadSliceError(f"the archive is damaged or cut short ({brief(error)})", "truncated") from error
-    with archive:
-        members = archive.infolist()
-        packed = sum(member.compress_size for member in members)
-        handle.seek(0, io.SEEK_END)
-        if len(members) > _MAX_MEMBERS or sum(member.file_size for member in members) > _MAX_TOTAL:
-            raise BadSliceError(f"the archive has {len(members):,} members or unpacks to too much", "too-large")
-        if packed > handle.tell():
-            raise BadSliceError("members of the archive overlap, as in a decompression bomb", "too-large")
-        folders: dict[str, list[Item]] = {}
-        seen: Counter[str] = Counter()
-        for member in sorted(members, key=lambda member: natural_key(member.filename)):
-            parts = PurePosixPath(member.filename.replace("\\", "/")).parts
-            if member.filename.endswith("/") or any(map(is_hidden, parts)) and ".." not in parts:
-                continue
-            seen[member.filename] += 1
-            again = f"#{seen[member.filename]}" if seen[member.filename] > 1 else ""  # two members of one name
-            name = printable(f"{label}/{member.filename}{again}")
-            if problem := _problem(member, parts):
-                yield Unreadable(name, *problem)
-            elif not is_side_file(parts[-1]):
-                item = Item(name, _member_opener(archive, member), _head_opener(archive, member))
-                folders.setdefault("/".join(parts[:-1]), []).append(item)
-        for items in folders.values():
-            yield from in_scan_order(items)
+    members = archive.infolist()
+    packed = sum(member.compress_size for member in members)
+    handle.seek(0, io.SEEK_END)
+    if len(members) > _MAX_MEMBERS or sum(member.file_size for member in members) > _MAX_TOTAL:
+        raise BadSliceError(f"the archive has {len(members):,} members or unpacks to too much", "too-large")
+    if packed > handle.tell():
+        raise BadSliceError("members of the archive overlap, as in a decompression bomb", "too-large")
+    return archive
+
+
+@dataclass(frozen=True)
+class ZipMember:
+    """Opens one member of an archive on the disk, from any thread or process."""
+
+    path: Path
+    member: zipfile.ZipInfo
+
+    def __call__(self) -> BinaryIO:
+        return _read(_archive(self.path, os.getpid()), self.member, MAX_MEMBER)
+
+
+@lru_cache(maxsize=4)
+def _archive(path: Path, process: int) -> zipfile.ZipFile:
+    """An archive that stays open: a forked process needs its own, or two would move one place in the file."""
+    return zipfile.ZipFile(path)
+
+
+def _visible(
+    members: list[zipfile.ZipInfo],
+) -> Iterator[tuple[str, tuple[str, ...], zipfile.ZipInfo, tuple[str, str] | None]]:
+    """Name, its parts, the member, and why it is not opened if so, of what no operating system left behind."""
+    seen: Counter[str] = Counter()
+    for member in sorted(members, key=lambda member: natural_key(member.filename)):
+        parts = PurePosixPath(member.filename.replace("\\", "/")).parts
+        if member.filename.endswith("/") or any(map(is_hidden, parts)) and ".." not in parts:
+            continue
+        seen[member.filename] += 1
+        again = f"#{seen[member.filename]}" if seen[member.filename] > 1 else ""  # two members of one name
+        yield printable(f"{member.filename}{again}"), parts, member, _problem(member, parts)
 
 
 def _problem(member: zipfile.ZipInfo, parts: tuple[str, ...]) -> tuple[str, str] | None:

@@ -10,10 +10,11 @@ from PIL import Image
 from ..errors import BadSliceError
 from .build import hu_frame, picture_frame
 from .frame import Frame
+from .limits import InputLimits
 from .window import Window
 
 
-def array_frames(array: np.ndarray, window: Window, file: str) -> Iterator[Frame]:
+def array_frames(array: np.ndarray, window: Window, limits: InputLimits | None, file: str) -> Iterator[Frame]:
     """One slice (height, width) or a stack (slices, height, width), slice by slice.
 
     Signed integers and floats are HU (NaN is outside the scan: black). uint8 is windowed already: (height, width),
@@ -39,7 +40,7 @@ def array_frames(array: np.ndarray, window: Window, file: str) -> Iterator[Frame
         facts = {"kind": "array", "mode": str(array.dtype)}
         if kind in "if":
             hu = np.nan_to_num(plane.astype(np.float32), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
-            yield hu_frame(hu, facts, file, number, window)
+            yield hu_frame(hu, facts, file, number, window, limits=limits)
         else:
             picture = Image.fromarray(np.ascontiguousarray(plane)).convert("L" if plane.ndim == 2 else "RGB")
-            yield picture_frame(picture, facts, file, number)
+            yield picture_frame(picture, facts, file, number, limits=limits)

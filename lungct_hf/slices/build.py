@@ -11,18 +11,29 @@ from .checks import check_picture
 from .dicom_header import Header
 from .frame import Frame
 from .grey import one_channel
+from .limits import InputLimits
 from .report import InputReport, ordered
 from .window import Window
 
 
 def picture_frame(
-    picture: Image.Image, facts: dict[str, Any], file: str, frame: int, *, header: Header | None = None, **place: Any
+    picture: Image.Image,
+    facts: dict[str, Any],
+    file: str,
+    frame: int,
+    *,
+    limits: InputLimits | None,
+    header: Header | None = None,
+    **place: Any,
 ) -> Frame:
-    """A frame of a picture, L or RGB, taken to be in the model's window; `place` is its `series` and `position`."""
+    """A frame of a picture, L or RGB, taken to be in the model's window, checked against the model's `limits`.
+
+    `place` is its `series` and `position`.
+    """
     picture = one_channel(picture)
     header = header or Header()
     is_ct = header.facts.get("modality") == "CT"
-    found = check_picture(picture, is_hu=header.is_hu, is_ct=is_ct and header.is_hu)
+    found = check_picture(picture, is_hu=header.is_hu, is_ct=is_ct and header.is_hu, limits=limits)
     if is_ct and "no-rescale" in header.warnings and found.codes & {"no-lung", "not-ct", "inverted"}:
         found.codes = {"wrong-window"}  # without a rescale the values of a CT scanner need not be HU
     facts = facts | {"width": picture.width, "height": picture.height} | found.facts

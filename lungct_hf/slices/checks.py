@@ -1,17 +1,21 @@
-"""The input checks: is this picture an axial CT slice of a chest in a lung window? Each rule has a reason code.
+"""The input checks: is this picture an axial CT slice of a chest, like those that a model learned from?
 
-The rules use what holds for every scanner: a body of few densities (fat, muscle, blood), bright in a lung window, air
-around it, large dark regions with sharp walls in it. Their false-reject and catch rates are measured by
-benchmarks/input_checks.py and stated in docs/inputs.md.
+The absolute rules use what holds for every scanner and window: a body of few densities (fat, muscle, blood), air
+around it, large dark regions with sharp walls in it. What depends on how slices were made, their window and their
+framing, is compared to the model's own slices (limits.py). Each rule has a reason code; their false-reject and catch
+rates are measured by benchmarks/input_checks.py and stated in docs/inputs.md.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 from PIL import Image
 
-from .measure import SIDE, Layout, colour_fraction, layout, reduced, small_grey
+from .limits import SCHEMA_1_LIMITS, InputLimits
+from .measure import SIDE, Layout, colour_fraction, layout, reduced, sides_over_middle, small_grey
 from .strokes import is_page, text_blocks
 
 MIN_SIDE = 64  # pixels
@@ -37,6 +41,13 @@ _ABOVE_AIR = 8  # grey levels (47 HU) by which lung is brighter than the gas in 
 _BONE, _NOT_WHITE = 0.15, 225  # of the tissue, where soft tissue itself is darker; a skull has more, a chest less
 _CORE = 0.04  # of the body's area, deep inside dark regions: certainly lungs
 _SOME_CORE = 0.02
+_SOFT = 0.7  # of the step from dark to bright, at the walls of lungs; 0.59 and more on CT, up to 0.57 on X-rays
+_VERY_SOFT = 0.5
+_DENSE, _CLEAR = 0.92, 0.008  # tightness and haze where a wide window leaves little contrast between tissues
+_LOOSE, _MOST_CORE = 0.5, 0.5  # tightness and core where a narrow window spreads tissues far apart
+# How much brighter than its middle the sides of a picture are, in grey levels: at most 37 in slices as they should be
+# (the median is -70), at least 8 in most that are inverted.
+_UPRIGHT, _TURNED, _SURELY_TURNED = -45.0, 8.0, 45.0
 _CUT_LUNG = 0.25  # of the body's area, dark and brighter than air, at the border of a close crop
 
 
@@ -46,14 +57,17 @@ class Findings:
 
     codes: set[str] = field(default_factory=set)
     warnings: set[str] = field(default_factory=set)
-    facts: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
-def check_picture(picture: Image.Image, *, is_hu: bool = False, is_ct: bool = False) -> Findings:
-    """Check a picture, L or RGB, in the model's window; three equal channels are measured as one is.
+def check_picture(
+    picture: Image.Image, *, is_hu: bool = False, is_ct: bool = False, limits: InputLimits | None = None
+) -> Findings:
+    """Check a picture, L or RGB; three equal channels are measured as one is.
 
-    `is_hu`: the picture was windowed from HU, so neither colour, text, window nor polarity can be wrong. `is_ct`: a
-    header says that it is CT, so only what is in view is in question.
+    `is_hu`: the picture was windowed from HU, so neither colour, text nor polarity can be wrong. `is_ct`: a header
+    says that it is CT, so only what is in view is in question. `limits`: what the model learned from; without them
+    only what can be no axial chest CT at all is refused.
     """
     found = Findings()
     side = min(picture.size)
@@ -67,30 +81,47 @@ def check_picture(picture: Image.Image, *, is_hu: bool = False, is_ct: bool = Fa
         return found
     grey = small_grey(small)
     measured = layout(grey)
-    code = _judge(measured)
-    if measured.dark_border < _BRIGHT_BORDER and not is_hu:
-        if _is_inverted(measured, layout(255 - grey)):
+    of_schema_1 = limits == SCHEMA_1_LIMITS
+    judge = _judge_as_schema_1 if of_schema_1 else _judge
+    code = judge(measured)
+    if not is_hu:
+        is_inverted = _is_inverted_as_schema_1 if of_schema_1 else _is_inverted
+        if is_inverted(grey, measured):
             code = "inverted"
-        elif _may_be_page(measured) and is_page(picture):
+        elif measured.dark_border < _BRIGHT_BORDER and _may_be_page(measured) and is_page(picture):
             code = "burned-in-text"
     if code == "not-ct" and not is_hu and _has_black_lungs(layout(grey, _BLACK)):
-        code = "wrong-window"
+        code = "wrong-window" if of_schema_1 else None
     if is_hu and code == "wrong-window":
         code = "not-ct"  # HU of a patient cannot look like that: the values are something else
     if is_ct and code == "not-ct":
         code = "no-lung" if measured.lung_fraction < _SMALL_LUNG else None
+    found.facts |= _facts(measured, grey.shape)
+    if code is None and limits is not None and not of_schema_1:
+        code = limits.judge(found.facts)
+        if code:
+            found.facts["model_range"] = limits.outside(found.facts)
     if code:
         found.codes.add(code)
     elif measured.lung_fraction < _LITTLE_LUNG:
         found.warnings.add("little-lung")
-    if code is None and not (is_hu or _USUAL_TISSUE[0] <= measured.tissue <= _USUAL_TISSUE[1]):
+    if of_schema_1 and code is None and not (is_hu or _USUAL_TISSUE[0] <= measured.tissue <= _USUAL_TISSUE[1]):
         found.warnings.add("unusual-window")
-    found.facts |= {
-        "tissue_grey": measured.tissue,
-        "lung_fraction": round(measured.lung_fraction, 4),
-        "haze": round(measured.haze, 4),
-    }
     return found
+
+
+def _facts(measured: Layout, shape: tuple[int, ...]) -> dict[str, float]:
+    """What a report keeps of a picture: what may depend on how it was made (limits.py), and how much lung it shows."""
+    facts = {
+        "tissue_grey": measured.tissue,
+        "lung_grey": measured.lung,
+        "haze": measured.haze,
+        "aspect": shape[1] / shape[0],
+        "body_fraction": measured.filled,
+        "lung_fraction": measured.lung_fraction,
+        "dark_border": measured.dark_border,
+    }
+    return {name: round(value, 4) for name, value in facts.items()}
 
 
 def _is_drawn_or_coloured(picture: Image.Image, small: Image.Image, found: Findings) -> bool:
@@ -108,7 +139,56 @@ def _is_drawn_or_coloured(picture: Image.Image, small: Image.Image, found: Findi
 
 
 def _judge(measured: Layout) -> str | None:
-    """The one code that a picture's layout earns, or None."""
+    """The one code that a picture's layout earns in any window, or None."""
+    if measured.spread < _BLANK:
+        return "no-lung"
+    if _is_projection(measured) or not _is_section(measured):
+        return "not-ct"
+    has_lungs = measured.core_fraction >= _CORE
+    if has_lungs and measured.ends > 0.2 and measured.sides < 0.2 and measured.core_aspect < 1.25:
+        return "not-axial"  # the body runs out of the picture above and below only, and the lungs are tall
+    return "no-lung" if _is_without_lung(measured) else None
+
+
+def _is_projection(measured: Layout) -> bool:
+    """Whether dark fades into bright as on an X-ray; pneumonia is hazy as well, but in lungs with sharp walls."""
+    if measured.core_fraction >= _SOME_CORE:
+        is_soft = measured.sharpness < (_SOFT if measured.haze > _HAZE else _VERY_SOFT)
+    else:
+        is_soft = measured.haze > _HAZE and (measured.ends > 0.1 or measured.tightness < 0.7)
+    return is_soft or measured.haze > _MUCH_HAZE
+
+
+def _is_section(measured: Layout) -> bool:
+    """Whether tissue and lung look like a section of a body in some window, wide or narrow."""
+    if measured.tissue - max(measured.lung, measured.air) < min(_CONTRAST, measured.tissue / 2):
+        return False
+    core, is_lean = measured.core_fraction, measured.haze <= _HAZE
+    has_lungs, is_even = core >= _CORE, measured.tightness >= _DENSE
+    is_wide = is_even and measured.haze <= _CLEAR
+    is_narrow = (
+        0.1 <= core <= _MOST_CORE and measured.tightness >= _LOOSE and is_lean and 0.9 <= measured.core_aspect <= 2.5
+    )
+    is_black = has_lungs and measured.core_black >= 0.9  # below the window, as in one for bone or soft tissue
+    if measured.tissue < _TISSUE or measured.tightness < _TIGHTNESS or is_black:
+        is_plain = has_lungs and measured.tightness >= 0.85
+        has_some = is_even and core > 0.005 and measured.lung_fraction > _SMALL_LUNG
+        return is_wide or is_narrow or (is_lean and (is_black or is_plain or has_some))
+    # A head on a black ground is bright and tight as well.
+    return measured.tissue >= _SURE_TISSUE or core >= _SOME_CORE or is_wide
+
+
+def _is_without_lung(measured: Layout) -> bool:
+    air = max(measured.air, 40.0) if measured.tissue >= _USUAL_TISSUE[0] else measured.air
+    is_gas = measured.lung < air + _ABOVE_AIR
+    is_head = measured.bone > _BONE and measured.tissue <= _NOT_WHITE and measured.core_fraction < _SOME_CORE
+    is_cut = measured.dark_border < 0.95 and measured.veil > _CUT_LUNG
+    little = measured.lung_fraction < _LUNG or (measured.lung_fraction < _SMALL_LUNG and (is_gas or is_head))
+    return little and not is_cut
+
+
+def _judge_as_schema_1(measured: Layout) -> str | None:
+    """The code that a picture's layout earns from a model of schema 1: one lung window is right, all others wrong."""
     if measured.spread < _BLANK:
         return "no-lung"
     is_hazy = measured.haze > _HAZE and (measured.ends > 0.1 or measured.tightness < 0.7)
@@ -129,13 +209,7 @@ def _judge(measured: Layout) -> str | None:
         return "not-axial"  # the body runs out of the picture above and below only, and the lungs are tall
     if measured.tissue < _SURE_TISSUE and measured.core_fraction < _SOME_CORE:
         return "not-ct"  # a head on a black ground is bright and tight as well
-    air = max(measured.air, 40.0) if measured.tissue >= _USUAL_TISSUE[0] else measured.air
-    is_gas = measured.lung < air + _ABOVE_AIR
-    is_head = measured.bone > _BONE and measured.tissue <= _NOT_WHITE and measured.core_fraction < _SOME_CORE
-    is_cut = measured.dark_border < 0.95 and measured.veil > _CUT_LUNG
-    if measured.lung_fraction < _LUNG or (measured.lung_fraction < _SMALL_LUNG and (is_gas or is_head)):
-        return None if is_cut else "no-lung"
-    return None
+    return "no-lung" if _is_without_lung(measured) else None
 
 
 def _has_black_lungs(cut: Layout) -> bool:
@@ -147,16 +221,35 @@ def _has_black_lungs(cut: Layout) -> bool:
     return is_chest and cut.core_fraction > 0.025 and cut.core_black >= 0.9 and cut.tissue < 150
 
 
-def _is_inverted(measured: Layout, turned: Layout) -> bool:
-    """Whether a picture without air around it is a slice once black and white are swapped.
+def _is_inverted(grey: np.ndarray, measured: Layout) -> bool:
+    """Whether a picture is a section of a chest once black and white are swapped.
 
-    Levels alone cannot tell, they lie symmetrically; but what is dark and enclosed in an inverted slice is its body,
-    and that has bones, which are black then; where the body reaches the border, nothing dark is left to enclose.
+    Levels alone cannot tell, they lie symmetrically. What can: the middle of a chest is brighter than its lungs.
+    """
+    turning, is_bright = sides_over_middle(grey), measured.dark_border < _BRIGHT_BORDER
+    if turning < _UPRIGHT or not (is_bright or turning > _SURELY_TURNED):
+        return False
+    turned = layout(255 - grey)
+    if turning > (_TURNED if is_bright else _SURELY_TURNED) and turned.core_fraction >= _SOME_CORE:
+        return _judge(turned) is None
+    return is_bright and _is_body(measured, turned, _judge(turned))
+
+
+def _is_inverted_as_schema_1(grey: np.ndarray, measured: Layout) -> bool:
+    if measured.dark_border >= _BRIGHT_BORDER:
+        return False
+    turned = layout(255 - grey)
+    return _is_body(measured, turned, _judge_as_schema_1(turned))
+
+
+def _is_body(measured: Layout, turned: Layout, code: str | None) -> bool:
+    """Whether what is dark in a picture without air around it is a body; `code` is that of the `turned` picture.
+
+    A body has bones, which are black then; where it reaches the border, nothing dark is left to enclose.
     """
     is_all_bright = measured.dark_border < 0.1 and turned.lung_fraction > _SMALL_LUNG
     if turned.dark_border < 0.6 or not (turned.core_fraction >= _SOME_CORE or is_all_bright):
         return False
-    code = _judge(turned)
     shows_body = measured.lung_black > 0.003 or measured.lung_fraction < _SMALL_LUNG
     return code == "wrong-window" or (code is None and shows_body)
 

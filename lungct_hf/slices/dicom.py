@@ -13,6 +13,7 @@ from .build import hu_frame, picture_frame
 from .dicom_file import check_codestreams, complete, element, integer, read_dataset
 from .dicom_header import Header, choose_polarity, read_header
 from .frame import Frame
+from .limits import InputLimits
 from .read import quiet
 from .series import series_key
 from .window import Window
@@ -25,16 +26,16 @@ _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _PLUGINS = ("pydicom", "pylibjpeg", "pillow", "pyjpegls", "gdcm")
 
 
-def dicom_frames(handle: BinaryIO, window: Window, file: str) -> Iterator[Frame]:
+def dicom_frames(handle: BinaryIO, window: Window, limits: InputLimits | None, file: str) -> Iterator[Frame]:
     """Every frame of a DICOM file.
 
     Raises:
         BadSliceError: it holds no picture, is damaged or cut short, is too large, or needs a decoder that is missing.
     """
-    yield from dataset_frames(read_dataset(handle), window, file)
+    yield from dataset_frames(read_dataset(handle), window, limits, file)
 
 
-def dataset_frames(dataset: Dataset, window: Window, file: str) -> Iterator[Frame]:
+def dataset_frames(dataset: Dataset, window: Window, limits: InputLimits | None, file: str) -> Iterator[Frame]:
     """Every frame of a data set that was read before; it is changed only where required elements were missing."""
     if not any(element(dataset, keyword) for keyword in _PIXELS):
         name = _understood(_class_name, dataset)
@@ -53,7 +54,7 @@ def dataset_frames(dataset: Dataset, window: Window, file: str) -> Iterator[Fram
     for number, stored in enumerate(_decode(dataset)):
         header = _understood(read_header, dataset, number)
         position = header.position if header.position is not None else (float(number) if count > 1 else None)
-        place: dict[str, Any] = {"series": key, "position": position, "header": header}
+        place: dict[str, Any] = {"series": key, "position": position, "header": header, "limits": limits}
         if stored.ndim == 3:
             header.codes.add("not-ct")  # three colours a pixel are no HU
             yield picture_frame(Image.fromarray(_to_8_bit(stored)), facts | header.facts, file, number, **place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import BadSliceError, brief
@@ -74,8 +75,10 @@ def element(dataset: Dataset, keyword: str) -> Any:
         return None
 
 
-def read_dataset(handle: BinaryIO, *, pixels: bool = True) -> Dataset:
+def read_dataset(handle: BinaryIO, *, pixels: bool = True, also: Sequence[str] = ()) -> Dataset:
     """Parse a DICOM file, with or without its Part-10 preamble; `pixels=False` stops before the pixel data.
+
+    Elements that name a person are passed over unless `also` asks for them by keyword.
 
     Raises:
         BadSliceError: it is no DICOM, is damaged or cut short, or unpacks to more than it may.
@@ -86,7 +89,10 @@ def read_dataset(handle: BinaryIO, *, pixels: bool = True) -> Dataset:
     try:
         with quiet() as said:
             dataset = dcmread(
-                _inflate(handle), force=True, stop_before_pixels=not pixels, specific_tags=[*_TAGS, *_PIXEL_TAGS]
+                _inflate(handle),
+                force=True,
+                stop_before_pixels=not pixels,
+                specific_tags=[*_TAGS, *_PIXEL_TAGS, *also],
             )
         # Compressed pixel data without an end is dropped with this warning, as if there had been none.
         if any("End of file reached" in text for text in said):

@@ -12,6 +12,7 @@ SIDE = 128  # the longer side is reduced to at most this: 1 pixel is about 3 mm 
 _COLOURED = 24  # of 255 between the channels: JPEG leaves up to about 10 in grey pictures
 _NEAR_AIR = 15  # grey levels above air that still are air: 88 HU, noise included
 _TIGHT = 30  # grey levels around the median of tissue: 176 HU, from fat to muscle
+_OFF_BORDER, _FEW = 30, 0.05  # grey levels from the border, and the share of a row or column that has them
 _LEVELS = np.arange(256)
 
 
@@ -38,6 +39,10 @@ class Layout:
     ends: float  # fraction of the top and the bottom row that is bright, the smaller of the two
     sides: float  # the same of the left and the right column, the greater of the two
     dark_border: float  # fraction of the border that is dark
+    filled: float  # fraction of the picture that is body
+    sharpness: (
+        float  # of the core's walls: the median step over three pixels, over that from dark to bright; 1 of none
+    )
     veil: float  # area outside that is dark but brighter than air, over the body's: lung that a close crop cut open
 
 
@@ -81,11 +86,13 @@ def layout(grey: np.ndarray, threshold: int | None = None) -> Layout:
     enclosed = counts - tissue - out
     in_tissue, in_lung = int(tissue.sum()), int(enclosed.sum())
     area = max(in_tissue + in_lung, 1)
-    core = _core(dark & ~outside)
+    lungs = dark & ~outside
+    core = _core(lungs)
     rows, columns = np.flatnonzero(core.any(1)), np.flatnonzero(core.any(0))
     in_core = max(_count(core), 1)
     middle, lung, air = _quantile(tissue, 0.5), _quantile(enclosed, 0.5), _quantile(out, 0.2)
     is_mostly_enclosed = in_lung > 0.03 * (in_tissue + in_lung)
+    steps = _steps(grey)
     low = lung if is_mostly_enclosed else _quantile(counts - tissue, 0.5)
     tight = slice(max(int(middle) - _TIGHT, 0), int(middle) + _TIGHT + 1)
     return Layout(
@@ -100,12 +107,34 @@ def layout(grey: np.ndarray, threshold: int | None = None) -> Layout:
         core_fraction=_count(core) / area,
         core_black=_count(core & (grey[2:-2, 2:-2] <= 2)) / in_core,
         core_aspect=_span(columns) / _span(rows) if rows.size else 0.0,
-        haze=_hazy(grey, outside, low, middle) / area if low >= 0 and middle >= 0 else 1.0,
+        haze=_hazy(grey, steps, outside, low, middle) / area if low >= 0 and middle >= 0 else 1.0,
         ends=min(_share(~dark[0]), _share(~dark[-1])),
         sides=max(_share(~dark[:, 0]), _share(~dark[:, -1])),
         dark_border=dark_border,
+        filled=(in_tissue + in_lung) / grey.size,
+        sharpness=_sharpness(steps, lungs, core, dark) / (middle - lung) if rows.size else 1.0,
         veil=int(out[int(max(air, 40.0)) + _NEAR_AIR + 1 :].sum()) / area,
     )
+
+
+def sides_over_middle(grey: np.ndarray) -> float:
+    """How much brighter a picture is where a chest has its lungs than in its middle, where spine and heart are.
+
+    In grey levels, -255..255: below 0 in nearly every chest, however it is windowed or cropped, and above 0 where
+    black and white are swapped. What is as grey as the border is cut off first. 0 where too little is left.
+    """
+    border = int(np.median(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])))
+    content = np.maximum(grey, border) - np.minimum(grey, border) > _OFF_BORDER
+    rows, columns = np.flatnonzero(content.mean(1) > _FEW), np.flatnonzero(content.mean(0) > _FEW)
+    if len(rows) < 10 or len(columns) < 10:
+        return 0.0
+    body = grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+    def mean(left: float, right: float, top: float, bottom: float) -> float:
+        height, width = body.shape
+        return float(body[int(top * height) : int(bottom * height), int(left * width) : int(right * width)].mean())
+
+    return (mean(0.18, 0.36, 0.3, 0.7) + mean(0.64, 0.82, 0.3, 0.7)) / 2 - mean(0.44, 0.56, 0.2, 0.85)
 
 
 def _counts(grey: np.ndarray) -> np.ndarray:
@@ -151,14 +180,37 @@ def _seeds(grey: np.ndarray, dark: np.ndarray, dark_border: float) -> np.ndarray
     return seeds & (grey <= air + _NEAR_AIR)
 
 
-def _hazy(grey: np.ndarray, outside: np.ndarray, low: float, high: float) -> int:
+def _steps(grey: np.ndarray) -> np.ndarray:
+    """The grey levels from a pixel's left to its right neighbour plus those from its upper to its lower one.
+
+    The outermost pixels have none: the result is two rows and columns smaller.
+    """
+    across, down = _apart(grey[1:-1, 2:], grey[1:-1, :-2]), _apart(grey[2:, 1:-1], grey[:-2, 1:-1])
+    return np.add(across, down, dtype=np.uint16)
+
+
+def _sharpness(steps: np.ndarray, lungs: np.ndarray, core: np.ndarray, dark: np.ndarray) -> float:
+    """The median step at the walls of the core: pixels of `lungs` beside a bright one, within 3 pixels of the core.
+
+    A section has sharp walls, however cloudy what they enclose; in a projection everything fades into everything.
+    """
+    beside = ~(dark[:-2, 1:-1] & dark[2:, 1:-1] & dark[1:-1, :-2] & dark[1:-1, 2:])
+    near = np.zeros(lungs.shape, bool)
+    near[2:-2, 2:-2] = core
+    for _ in range(3):
+        near[1:-1] |= near[2:] | near[:-2]
+        near[:, 1:-1] |= near[:, 2:] | near[:, :-2]
+    walls = steps[lungs[1:-1, 1:-1] & beside & near[1:-1, 1:-1]]
+    return float(np.median(walls)) if walls.size else 0.0
+
+
+def _hazy(grey: np.ndarray, steps: np.ndarray, outside: np.ndarray, low: float, high: float) -> int:
     """How many pixels of the body are halfway between `low` and `high` without being at an edge."""
     step = high - low
-    across, down = _apart(grey[1:-1, 2:], grey[1:-1, :-2]), _apart(grey[2:, 1:-1], grey[:-2, 1:-1])
     inside = grey[1:-1, 1:-1]
     # Compared with whole numbers, bytes need not become floats.
     between = (inside > math.floor(low + 0.3 * step)) & (inside < math.ceil(low + 0.7 * step))
-    between &= np.add(across, down, dtype=np.uint16) < math.ceil(0.3 * step)
+    between &= steps < math.ceil(0.3 * step)
     return _count(between & ~outside[1:-1, 1:-1])
 
 

@@ -11,6 +11,7 @@ from ..errors import BadSliceError, brief, require
 from .build import hu_frame
 from .dicom_header import Header
 from .frame import Frame
+from .limits import InputLimits
 from .series import is_axial, series_key
 from .window import Window
 
@@ -18,7 +19,9 @@ _MAX_SIDE = 4096
 _MAX_SLICES = 20_000
 
 
-def nifti_frames(handle: BinaryIO, size: int, window: Window, file: str) -> Iterator[Frame]:
+def nifti_frames(
+    handle: BinaryIO, size: int, window: Window, limits: InputLimits | None, file: str
+) -> Iterator[Frame]:
     """Every axial slice of a volume of `size` bytes, from the feet up; one slice at a time is in memory.
 
     Raises:
@@ -40,7 +43,7 @@ def nifti_frames(handle: BinaryIO, size: int, window: Window, file: str) -> Iter
         raise BadSliceError(
             f"it holds fewer voxels than the {' x '.join(map(str, shape))} that it states", "truncated"
         )
-    yield from _slices(image, shape, window, file)
+    yield from _slices(image, shape, window, limits, file)
 
 
 def _open(handle: BinaryIO) -> Any:
@@ -60,7 +63,9 @@ def _open(handle: BinaryIO) -> Any:
     return image
 
 
-def _slices(image: Any, shape: tuple[int, ...], window: Window, file: str) -> Iterator[Frame]:
+def _slices(
+    image: Any, shape: tuple[int, ...], window: Window, limits: InputLimits | None, file: str
+) -> Iterator[Frame]:
     from nibabel.orientations import io_orientation
 
     # RAS+: for each voxel axis the body axis it runs along (0 right, 1 front, 2 head), and whether with it or against.
@@ -98,5 +103,13 @@ def _slices(image: Any, shape: tuple[int, ...], window: Window, file: str) -> It
         hu = np.nan_to_num(plane, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
         facts = {"kind": "nifti", "frames": full[head]}
         yield hu_frame(
-            hu, facts, file, number, window, header=header, series=series_key(file), position=round(position, 4)
+            hu,
+            facts,
+            file,
+            number,
+            window,
+            limits=limits,
+            header=header,
+            series=series_key(file),
+            position=round(position, 4),
         )

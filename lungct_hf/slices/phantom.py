@@ -1,4 +1,4 @@
-"""A thorax phantom in HU with three classes: data to train and to test on where there are no patients.
+"""A thorax phantom in HU with classes of its own: data to train and to test on where there are no patients.
 
 It is a drawing, not a simulation: it exercises the path from files to a published model and says nothing about people.
 """
@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import track
 
 from ..errors import LungCTError, UsageError
-from ..labels import LABELS
+from ..known_sets import phantoms
 from .phantom_anatomy import Nodule, Patient, Rod, draw_nodule, draw_patient, random
 from .window import LUNG_WINDOW
 
@@ -29,7 +29,9 @@ SLICE_REACH = 3.5  # mm: a patient's slices lie within this of the nodule's cent
 
 _TEXTURE, _NOISE = 3, 4  # streams of random numbers; 0 to 2 belong to phantom_anatomy.py
 _AIR, _FAT, _MUSCLE, _MARROW = -1000.0, -95.0, 52.0, 170.0
-_OUR_FILES = re.compile(rf"phantoms\.json|metadata\.csv|({'|'.join(LABELS)})/P\d{{4,}}_\d\d\.png")
+_OUR_FILES = re.compile(
+    rf"phantoms\.json|metadata\.csv|({'|'.join(map(re.escape, phantoms().classes))})/P\d{{4,}}_\d\d\.png"
+)
 
 
 class _Canvas:
@@ -73,12 +75,14 @@ class _Canvas:
 def draw_phantom(label: str, patient_seed: int, z: float, *, size: int = 256) -> np.ndarray:
     """Draw one axial slice of a phantom patient: int16 HU of shape (size, size).
 
-    The anatomy depends on `patient_seed` alone. `label` adds nothing (normal), one smooth round nodule of 15 to 22 mm,
-    often calcified (benign), or one lobulated and spiculated mass of 32 to 48 mm (malignant), and changes no pixel
-    elsewhere. `z` is the height in mm over the nodule's centre (normal: over the patient's middle slice).
+    The anatomy depends on `patient_seed` alone. `label` is a class of `known_sets.phantoms()`, whose `nodules` say
+    what it adds: "none", a "smooth" round nodule of 15 to 22 mm, often calcified, or a "spiculated" and lobulated mass
+    of 32 to 48 mm; it changes no pixel elsewhere. `z` is the height in mm over the nodule's centre (without one: over
+    the patient's middle slice).
     """
-    if label not in LABELS:
-        raise UsageError(f"There is no phantom of class {label!r}. Fix: use one of {', '.join(LABELS)}.")
+    classes = phantoms().classes
+    if label not in classes:
+        raise UsageError(f"There is no phantom of class {label!r}. Fix: use one of {', '.join(classes)}.")
     if patient_seed < 0 or size < 32:
         raise UsageError(f"{patient_seed=}, {size=} does not work. Fix: a seed that is not negative, a size from 32.")
     patient = draw_patient(patient_seed)
@@ -140,13 +144,14 @@ def write_phantom_cohort(
 
 def _write_files(folder: Path, parameters: dict[str, int], progress: bool) -> None:
     per_class, count, size, seed = parameters.values()
+    classes = phantoms().classes
     # Patients are numbered in a random order, so that a number says nothing about the class.
-    order = random(seed, 0).random(per_class * len(LABELS)).argsort(kind="stable")
-    for label in LABELS:
+    order = random(seed, 0).random(per_class * len(classes)).argsort(kind="stable")
+    for label in classes:
         (folder / label).mkdir(parents=True)
     rows, console = ["file_name,label,patient_id"], Console(stderr=True)
     for number, rank in enumerate(track(order, "Drawing phantoms", disable=not progress, console=console)):
-        label, patient = LABELS[rank % len(LABELS)], f"P{number:04d}"
+        label, patient = classes[rank % len(classes)], f"P{number:04d}"
         patient_seed = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
         for index in range(count):
             z = SLICE_REACH * (2.0 * (index + 0.5) / count - 1.0)

@@ -13,11 +13,14 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..labels import LABELS
+from ..known_sets import phantoms
 
 Point = tuple[float, float, float]
 
 _ANATOMY, _VESSELS, _NODULE = 0, 1, 2  # streams of random numbers; 3 and 4 (texture, noise) belong to phantom.py
+# The kinds of nodules, each with its own stream: what a class shows is said in known_sets.toml.
+_SMOOTH, _SPICULATED = "smooth", "spiculated"
+_KIND_STREAMS = {_SMOOTH: 1, _SPICULATED: 2}
 _RIB_SPACING = 22.0  # mm, from rib to rib along the body
 
 
@@ -259,15 +262,16 @@ def _unit(v: Point) -> Point:
 
 @lru_cache(maxsize=16)
 def draw_nodule(label: str, patient_seed: int) -> Nodule | None:
-    """Draw the nodule of a benign or malignant case at a place in the patient's lungs where it fits."""
-    if label == "normal":
+    """Draw the nodule that a patient of class `label` has, at a place in the lungs where it fits, or None."""
+    kind = phantoms().nodules[label]
+    if kind not in _KIND_STREAMS:
         return None
-    rng = random(patient_seed, _NODULE, LABELS.index(label))
-    malignant = label == "malignant"
-    radius = rng.uniform(16.0, 24.0) if malignant else rng.uniform(7.5, 11.0)
-    x, y = _place(rng, draw_patient(patient_seed), radius, pleural=malignant and rng.random() < 0.4)
+    rng = random(patient_seed, _NODULE, _KIND_STREAMS[kind])
+    spiculated = kind == _SPICULATED
+    radius = rng.uniform(16.0, 24.0) if spiculated else rng.uniform(7.5, 11.0)
+    x, y = _place(rng, draw_patient(patient_seed), radius, pleural=spiculated and rng.random() < 0.4)
     hu = rng.uniform(20.0, 60.0)
-    if not malignant:
+    if not spiculated:
         core = rng.uniform(0.5, 1.0) if rng.random() < 0.65 else 0.0
         return Nodule(x, y, radius, hu, core, rng.uniform(250.0, 600.0), (), ())
     lobes = tuple(

@@ -15,7 +15,11 @@ CODES: tuple[str, ...] = (
     "inverted",
     "wrong-window",
     "no-lung",
+    "unlike-training-view",
 )
+
+# The codes that compare a slice to those that a model learned from; the others are absolute.
+COMPARED: tuple[str, ...] = ("wrong-window", "unlike-training-view")
 
 # Why there is no slice at all.
 UNREADABLE: tuple[str, ...] = (
@@ -35,8 +39,9 @@ SENTENCES: dict[str, str] = {
     "not-ct": "This does not look like a CT slice, or the file says that it is none.",
     "not-axial": "This is not an axial slice; only slices across the body, seen from the feet, are read.",
     "inverted": "Black and white are swapped: air must be dark and the body bright.",
-    "wrong-window": "The grey levels are not those of a lung window; export it with centre -485, width 1500 HU.",
+    "wrong-window": "The grey levels are not those of the window that the model's own slices were shown in.",
     "no-lung": "No lung is in view.",
+    "unlike-training-view": "The slice is framed unlike those that the model learned from.",
     "not-an-image": "The file holds no picture.",
     "truncated": "The file is cut short; copy it again.",
     "damaged": "The file is damaged; copy it again.",
@@ -81,8 +86,33 @@ class InputReport:
 
     @property
     def sentence(self) -> str | None:
-        """The reason in plain words, or None."""
-        return SENTENCES[self.codes[0]] if self.codes else None
+        """The reason in plain words, or None; with the model's own range where that is what the slice was held to."""
+        reason = self.reason
+        if reason is None:
+            return None
+        if reason not in COMPARED or not self.facts.get("model_range"):
+            return SENTENCES[reason]
+        name, (low, high) = next(iter(self.facts["model_range"].items()))
+        here, lowest, highest = (_shown(name, value) for value in (self.facts[name], low, high))
+        return f"{SENTENCES[reason]} {_MEASURED[name]} {here} here and {lowest} to {highest} in the model's slices."
+
+
+# The facts by which slices are compared to a model's own (limits.py), as the beginning of a sentence.
+_MEASURED: dict[str, str] = {
+    "tissue_grey": "Soft tissue has the grey level (of 0 to 255)",
+    "lung_grey": "Lung has the grey level (of 0 to 255)",
+    "haze": "The share of the body that is neither bright nor dark is",
+    "aspect": "The width over the height is",
+    "body_fraction": "The share of the picture that is body is",
+    "lung_fraction": "The share of the body that is lung is",
+    "dark_border": "The share of the border that is air is",
+}
+
+
+def _shown(name: str, value: float) -> str:
+    if name.endswith("_grey"):
+        return f"{max(value, 0):.0f}"
+    return f"{value:.2f}" if name == "aspect" else f"{100 * value:.0f} %"
 
 
 def ordered(codes: set[str]) -> tuple[str, ...]:

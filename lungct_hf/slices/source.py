@@ -21,6 +21,7 @@ from .build import picture_frame
 from .dicom import dataset_frames, dicom_frames
 from .frame import Frame, Unreadable
 from .kind import HEAD, sniff
+from .limits import InputLimits
 from .listing import printable
 from .nifti import nifti_frames
 from .order import Item
@@ -36,35 +37,40 @@ _GZIP_IN_MEMORY = 64 * _MB
 _BLOCK = _MB
 
 
-def open_slices(source: Any, *, window: Window = LUNG_WINDOW, file: str | None = None) -> Iterator[Frame | Unreadable]:
+def open_slices(
+    source: Any, *, window: Window = LUNG_WINDOW, limits: InputLimits | None = None, file: str | None = None
+) -> Iterator[Frame | Unreadable]:
     """Read every slice of `source`, one at a time, in the model's window, each with its input report.
 
     `source` is a path (image, DICOM, NIfTI, zip or folder), bytes, an open binary file, a PIL image, an array (HU as
     int16 or float; uint8 grey or RGB that is windowed already; one slice or a stack), a `pydicom.Dataset`, or a list
-    of those. `window` turns HU to grey; pictures of 8 bits are taken to be in it. `file` is what rows are called where
-    the source has no name. A file that gives no slice is one `Unreadable`. In folders and archives, hidden files and
-    files that only describe others (tables, notes, DICOMDIR) are passed over, and the DICOM files of a folder come
-    series by series, from the feet up.
+    of those. `window` turns HU to grey; pictures of 8 bits are taken to be in it. With a model's `limits`
+    (`Contract.limits`) slices unlike those that it learned from are refused too, without only what can be no axial
+    chest CT at all. `file` is what rows are called where the source has no name. A file that gives no slice is one
+    `Unreadable`. In folders and archives, hidden files and files that only describe others (tables, notes, DICOMDIR)
+    are passed over, and the DICOM files of a folder come series by series, from the feet up.
 
     Raises:
         UsageError: `source` is of a type that is none of these.
     """
     if isinstance(source, list | tuple):
         for index, item in enumerate(source):
-            yield from open_slices(item, window=window, file=None if file is None else f"{file}[{index}]")
+            yield from open_slices(
+                item, window=window, limits=limits, file=None if file is None else f"{file}[{index}]"
+            )
     elif isinstance(source, str | Path):
-        yield from _open_path(Path(source), file or printable(str(source)), window)
+        yield from _open_path(Path(source), file or printable(str(source)), window, limits)
     elif isinstance(source, bytes | bytearray | memoryview):
-        yield from _guarded(file or "<bytes>", _from_file, io.BytesIO(source), window)
+        yield from _guarded(file or "<bytes>", _from_file, io.BytesIO(source), window, limits)
     elif isinstance(source, Image.Image):
-        yield from _guarded(file or getattr(source, "filename", "") or "<image>", _from_picture, source)
+        yield from _guarded(file or getattr(source, "filename", "") or "<image>", _from_picture, source, limits)
     elif isinstance(source, np.ndarray):
-        yield from _guarded(file or "<array>", array_frames, source, window)
+        yield from _guarded(file or "<array>", array_frames, source, window, limits)
     elif _is_dataset(source):
-        yield from _guarded(file or "<dataset>", dataset_frames, source, window)
+        yield from _guarded(file or "<dataset>", dataset_frames, source, window, limits)
     elif hasattr(source, "read") and hasattr(source, "seek"):
         name = getattr(source, "name", None)
-        yield from _guarded(file or (name if isinstance(name, str) else "<file>"), _from_file, source, window)
+        yield from _guarded(file or (name if isinstance(name, str) else "<file>"), _from_file, source, window, limits)
     else:
         raise UsageError(
             f"A {type(source).__name__} is no source of slices. Fix: give a path, bytes, an open binary file, a PIL "
@@ -72,7 +78,7 @@ def open_slices(source: Any, *, window: Window = LUNG_WINDOW, file: str | None =
         )
 
 
-def _open_path(path: Path, file: str, window: Window) -> Iterator[Frame | Unreadable]:
+def _open_path(path: Path, file: str, window: Window, limits: InputLimits | None) -> Iterator[Frame | Unreadable]:
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
@@ -80,14 +86,16 @@ def _open_path(path: Path, file: str, window: Window) -> Iterator[Frame | Unread
         yield Unreadable(file, "no-permission" if is_hidden else "not-found", f"It is not there ({brief(error)}).")
         return
     if stat.S_ISDIR(mode):
-        yield from _from_items(folder_items(path, file), file, window)
+        yield from _from_items(folder_items(path, file), file, window, limits)
     elif stat.S_ISREG(mode):
-        yield from open_item(Item(file, opener(path)), window)
+        yield from open_item(Item(file, opener(path)), window, limits)
     else:  # opening a pipe would wait for ever
         yield Unreadable(file, "unsupported", "It is neither a file nor a folder.")
 
 
-def open_item(item: Item, window: Window, *, nested: bool = False) -> Iterator[Frame | Unreadable]:
+def open_item(
+    item: Item, window: Window, limits: InputLimits | None = None, *, nested: bool = False
+) -> Iterator[Frame | Unreadable]:
     """Read one file that a folder or an archive listed; `nested`: a member of an archive, which may not be one."""
     try:
         handle = item.open()
@@ -99,11 +107,11 @@ def open_item(item: Item, window: Window, *, nested: bool = False) -> Iterator[F
         yield _unreadable(item.file, error)
     else:
         with handle:
-            yield from _guarded(item.file, _from_file, handle, window, nested=nested)
+            yield from _guarded(item.file, _from_file, handle, window, limits, nested=nested)
 
 
 def _from_items(
-    items: Iterator[Item | Unreadable], file: str, window: Window, *, nested: bool = False
+    items: Iterator[Item | Unreadable], file: str, window: Window, limits: InputLimits | None, *, nested: bool = False
 ) -> Iterator[Frame | Unreadable]:
     count = 0
     for item in items:
@@ -111,7 +119,7 @@ def _from_items(
         if isinstance(item, Unreadable):
             yield item
         else:
-            yield from open_item(item, window, nested=nested)
+            yield from open_item(item, window, limits, nested=nested)
     if not count:
         yield Unreadable(file, "not-an-image", "There is no slice in it.")
 
@@ -136,7 +144,13 @@ def _unreadable(file: str, error: LungCTError) -> Unreadable:
 
 
 def _from_file(
-    handle: BinaryIO, window: Window, file: str, *, nested: bool = False, unpacked: bool = False
+    handle: BinaryIO,
+    window: Window,
+    limits: InputLimits | None,
+    file: str,
+    *,
+    nested: bool = False,
+    unpacked: bool = False,
 ) -> Iterator[Frame | Unreadable]:
     """One seekable binary file; what it is, is told by its first bytes and never by its name.
 
@@ -150,22 +164,22 @@ def _from_file(
         raise BadSliceError("it is empty", "truncated")
     kind = sniff(head)
     if kind == "zip" and not (nested or unpacked):
-        yield from _from_items(zip_items(handle, file), file, window, nested=True)
+        yield from _from_items(zip_items(handle, file), file, window, limits, nested=True)
     elif kind == "gzip" and not unpacked:
         with tempfile.SpooledTemporaryFile(_GZIP_IN_MEMORY) as content:
             plain = cast(BinaryIO, content)
             _gunzip(handle, plain)
-            yield from _from_file(plain, window, file, nested=nested, unpacked=True)
+            yield from _from_file(plain, window, limits, file, nested=nested, unpacked=True)
     elif kind == "nifti":
         _check_size(size, _MAX_VOLUME)
-        yield from nifti_frames(handle, size, window, file)
+        yield from nifti_frames(handle, size, window, limits, file)
     elif kind == "image":
         _check_size(size, _MAX_FILE)
         for number, (picture, facts) in enumerate(read_pages(handle)):
-            yield picture_frame(picture, facts, file, number)
+            yield picture_frame(picture, facts, file, number, limits=limits)
     elif kind == "dicom":
         _check_size(size, _MAX_FILE)
-        yield from dicom_frames(handle, window, file)
+        yield from dicom_frames(handle, window, limits, file)
     elif kind in ("zip", "gzip"):
         raise BadSliceError("it is an archive inside an archive; unpack the outer one first", "unsupported")
     elif kind:
@@ -206,10 +220,10 @@ def _is_dataset(source: Any) -> bool:
     return pydicom is not None and isinstance(source, pydicom.Dataset)
 
 
-def _from_picture(picture: Image.Image, file: str) -> Iterator[Frame]:
+def _from_picture(picture: Image.Image, limits: InputLimits | None, file: str) -> Iterator[Frame]:
     facts = {"kind": (picture.format or "image").lower(), "mode": picture.mode}
     try:
         plain = to_8_bits(picture)
     except (OSError, SyntaxError, ValueError, EOFError) as error:  # a picture opened lazily from a damaged file
         raise BadSliceError(f"it is damaged or cut short ({brief(error)})") from error
-    yield picture_frame(plain, facts, file, 0)
+    yield picture_frame(plain, facts, file, 0, limits=limits)

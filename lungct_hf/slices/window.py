@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+
+from ..errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -13,6 +16,17 @@ class Window:
 
     center: float
     width: float
+
+    @classmethod
+    def parse(cls, text: str) -> Window:
+        """Read "CENTRE,WIDTH" in HU. Raises UsageError."""
+        try:
+            center, width = (float(part) for part in text.split(","))
+            if math.isfinite(center) and math.isfinite(width) and width >= 1:
+                return cls(center, width)
+        except ValueError:
+            pass
+        raise UsageError(f'The window is "{text}"; CENTRE,WIDTH in HU is needed, for example -485,1500.')
 
     def apply(self, hu: np.ndarray) -> np.ndarray:
         """Map HU (any float or integer array) to uint8: the window's lower end is 0, its upper end 255."""

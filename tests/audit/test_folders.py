@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from cohort.scans import study
 from lungct_hf.audit import audit_data
-from lungct_hf.audit.folders import list_any
 from lungct_hf.errors import LungCTError
 
 from .conftest import codes, draw, files
@@ -35,7 +35,7 @@ def test_other_classes_in_own_splits_with_longer_names_in_one(tmp_path: Path) ->
     assert set(found.figures["splits"]["counts"]) == {"train", "validation", "test"}
     assert files(found, "near-copy-across-splits") == {leaked, "train/normal/000.png"}
     notes = " ".join(found.figures["data"]["notes"])
-    assert '"Data"' in notes and "normal, benign" in notes
+    assert '"Data"' in notes
     assert '"squamous_left.lobe_T2_N0" is read as "squamous"' in notes
 
 
@@ -51,26 +51,28 @@ def test_class_folders_without_images_are_named(tmp_path: Path) -> None:
     for person in range(12):
         save(tmp_path / "data", f"{('normal', 'malignant')[person % 2]}/{person}.png", person)
     (tmp_path / "data/benign").mkdir()
-    found = audit_data(str(tmp_path / "data"), progress=False)
-    assert any('class folder "benign" holds no images' in note for note in found.figures["data"]["notes"])
+    with pytest.raises(LungCTError, match='class folder "benign" holds no slices'):
+        audit_data(str(tmp_path / "data"), progress=False)
     (tmp_path / "data/benign/1.dcm").write_bytes(b"DICM")
-    notes = list_any(str(tmp_path / "data"), None).notes
-    assert any("DICOM files lie there (1): save each slice as PNG" in note for note in notes)
+    with pytest.raises(LungCTError, match='"benign/1.dcm": it is neither an image nor DICOM'):
+        audit_data(str(tmp_path / "data"), progress=False)
 
 
-def test_our_classes_are_listed_as_everywhere(tmp_path: Path) -> None:
-    for person in range(3):
-        save(tmp_path / "data", f"{('normal', 'benign', 'malignant')[person]}/{person}.png", person)
-    source = list_any(str(tmp_path / "data"), None)
-    assert source.classes == ("normal", "benign", "malignant") and source.notes == ()
+def test_scans_are_audited_like_pictures(tmp_path: Path) -> None:
+    study(tmp_path / "data", people=6)
+    found = audit_data(str(tmp_path / "data"), folds=2, progress=False)
+    assert found.figures["groups"]["grouping"] == "header:patient" and found.figures["groups"]["groups"] == 6
+    assert {name: entry["slices"] for name, entry in found.figures["classes"].items()} == {"clear": 12, "nodule": 12}
+    # Slices of one patient are no news; the phantoms' table and ring are no trace of a class.
+    assert codes(found) <= {"shortcut-ring", "shortcut-1nn"}
 
 
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        (("a/1.png", "b/2.png", "3.png"), "outside its class folders: 3.png"),
-        (("train/a/1.png", "train/b/2.png", "extra/3.png"), "outside its class folders: extra/"),
-        (("only/1.png", "only/2.png"), "at least two"),
+        (("a/1.png", "b/2.png", "3.png"), "outside the class folders a, b: 3.png"),
+        (("train/a/1.png", "train/b/2.png", "extra/3.png"), 'another folder with slices, "extra"'),
+        (("only/1.png", "only/2.png"), "only one class"),
         ((), "no images"),
     ],
 )

@@ -14,8 +14,7 @@ import typer
 from typer.testing import CliRunner
 
 from lungct_hf.audit import CODES, audit_data
-from lungct_hf.audit.folders import list_any
-from lungct_hf.audit.scan import scan
+from lungct_hf.audit.slices import Slices
 from lungct_hf.cohort import load_cohort
 from lungct_hf.commands.audit import audit as command
 from lungct_hf.errors import LungCTError, RefusedError, UsageError
@@ -109,7 +108,8 @@ def test_names_change_no_figure_but_the_order(tmp_path: Path) -> None:
 
 
 def test_groups_are_those_of_the_cohort(faulty: Path) -> None:
-    slices, cohort = scan(list_any(str(faulty), None), "refuse", False), load_cohort(str(faulty), progress=False)
+    cohort = load_cohort(str(faulty), progress=False)
+    slices = Slices.of(cohort)
     groups = dict(zip(cohort.ids.tolist(), cohort.groups.tolist(), strict=True))
     assert slices.groups.tolist() == [groups[name] for name in slices.ids.tolist()]
     thumbnails = dict(zip(cohort.ids.tolist(), cohort.thumbnails, strict=True))
@@ -118,10 +118,13 @@ def test_groups_are_those_of_the_cohort(faulty: Path) -> None:
 
 def test_parquet_like_the_folder(tmp_path: Path) -> None:
     folder = Planned(people=5, slices=2).write(tmp_path / "data")
-    table = load_cohort(str(folder), progress=False).dataset
-    embedded = table.map(lambda row: {"image": {"bytes": (folder / row["id"]).read_bytes(), "path": row["id"]}})
-    embedded = embedded.cast_column("image", datasets.Image()).select_columns(["image", "label", "group"])
-    embedded.to_parquet(tmp_path / "data.parquet")
+    cohort = load_cohort(str(folder), progress=False)
+    columns = {
+        "image": [{"bytes": (folder / name).read_bytes(), "path": name} for name in cohort.ids.tolist()],
+        "label": [cohort.classes[label] for label in cohort.labels],
+        "group": cohort.groups.tolist(),
+    }
+    datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image()).to_parquet(tmp_path / "data.parquet")
     one, two = (audit_data(str(path), progress=False) for path in (folder, tmp_path / "data.parquet"))
     for key in ("classes", "groups", "duplicates", "near_copies", "probes", "file_order"):
         left, right = one.figures[key], two.figures[key]

@@ -232,5 +232,5 @@ def test_real_slices_that_were_equalised_six_or_seven_times(real_data: Path, tmp
 def test_codes_are_those_promised() -> None:
     assert set(CODES) == {
         "duplicate", "duplicate-across-classes", "near-copy", "near-copy-across-classes", "near-copy-across-splits",
-        "class-histogram", "class-geometry", "file-order", "shortcut-ring", "shortcut-1nn",
+        "class-histogram", "class-geometry", "mixed-windows", "file-order", "shortcut-ring", "shortcut-1nn",
     }  # fmt: skip

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 
 from lungct_hf.errors import LungCTError, UsageError
-from lungct_hf.labels import LABELS
+from lungct_hf.known_sets import schema_1_classes
 
 from .conftest import draw, load, refused, save
+
+LABELS = schema_1_classes().names
 
 # Folders
 
@@ -32,13 +34,12 @@ def test_class_folders_as_downloaded(make_folder: Callable[..., Path]) -> None:
     cohort = load(folder)
     assert (cohort.kind, cohort.source, cohort.grouping) == ("folder", "data", "linked")
     assert cohort.counts() == {"normal": 18, "benign": 18, "malignant": 18} and not cohort.bad_files
-    assert cohort.dataset.column_names == ["image", "label", "id", "sha256", "group", "given_split"]
-    assert cohort.dataset.features["label"].names == list(LABELS)
+    assert cohort.classes.names == LABELS and cohort.classes.positive == ("malignant",)
     assert cohort.ids[-1] == "Normal cases/Normal case (23).png" and cohort.ids[1].endswith("(2).png"), "natural order"
     assert set(cohort.given_splits) == {""}
     file = folder / cohort.ids[7]
     assert cohort.sha256[7] == hashlib.sha256(file.read_bytes()).hexdigest()
-    assert cohort.dataset[7]["image"].size == (48, 48) and cohort.read(7).mode == "RGB"
+    assert cohort.read(7).size == (48, 48) and cohort.read(7).mode == "RGB"
     assert cohort.thumbnails.shape == (54, 64, 64) and cohort.thumbnails.dtype == np.uint8
     assert str(folder.parent) not in f"{cohort.source}{cohort.grouping}{cohort.ids.tolist()}{cohort.groups.tolist()}"
 
@@ -122,7 +123,8 @@ def test_group_column_is_named_or_recognised_in_order(tmp_path: Path) -> None:
         ("file_name,label\n/etc/x.png,normal\n", "below that folder"),
         ("file_name,label\na.png,normal\na.png,benign\n", "a second time"),
         ("file_name,label\na.png,normal,3\n", "rows of another length"),
-        ("file_name,label\na.png,fine\n", "unknown values: 'fine'"),
+        ("file_name,label\na.png,fine\n", "only one class (fine)"),
+        ("file_name,label\na.png,\n", "no slices with a label"),
         ("file_name,age\na.png,3\n", "no label column"),
         ("file_name,label\n", "1 images have no row"),
         ("", "no column file_name"),
@@ -143,47 +145,52 @@ def test_metadata_that_contradicts_a_folder_is_refused(make_folder: Callable[...
 def test_unusable_folders(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     folder = make_folder()
     save(draw(5, 0), folder / "Malignat cases" / "1.png")
-    refused(folder, 'Unknown folder "Malignat cases" with 1 images', "bengin", "rename")
+    refused(
+        folder, 'Unknown folder or label "Malignat cases"', "IQ-OTH/NCCD", "normal, benign, malignant", "--classes"
+    )
     shutil.rmtree(folder / "Malignat cases")
     save(draw(5, 0), folder / "loose.png")
     refused(folder, "1 images lie outside", "loose.png")
     (folder / "loose.png").unlink()
-    (folder / "train").mkdir()
-    refused(folder, "both split folders (train) and class folders")
-    (folder / "train").rmdir()
+    save(draw(5, 0), folder / "train" / "x" / "1.png")
+    refused(folder, "Both split folders (train) and another folder with slices", "Bengin cases")
+    shutil.rmtree(folder / "train")
     for path in (folder / "Bengin cases").iterdir():
         path.unlink()
-    refused(
-        folder, "no benign slices", "normal (18), malignant (18)", '"Bengin cases" holds no images'.replace('"', "")
-    )
+    refused(folder, 'The class folder "Bengin cases" holds no slices. Fix: fill it')
     (folder / "Bengin cases").rmdir()
+    assert load(folder).counts() == {"normal": 18, "malignant": 18}
     shutil.rmtree(folder / "Malignant cases")
-    refused(folder, "no benign and no malignant slices", "normal (18)")
+    refused(folder, "only one class (Normal cases)")
     shutil.rmtree(folder / "Normal cases")
-    refused(folder, "holds no images and no parquet file")
-    save(draw(1, 0), folder / "patients" / "1.png")
-    refused(folder, "no class folders: it holds the folders patients")
-    make_folder("wrap/inner dataset")
-    refused(tmp_path / "wrap", '"inner dataset" in it has')
+    refused(folder, "holds no images, volumes or parquet files")
+    save(draw(1, 0), folder / "1.png")
+    refused(folder, "no class folders and no table of labels: it holds 1 files")
 
 
-def test_class_folders_of_dicom_files_are_to_be_exported(make_folder: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("wrapping", ["inner dataset", "download/The data set"])
+def test_class_folders_wrapped_in_others(make_folder: Callable[..., Path], tmp_path: Path, wrapping: str) -> None:
+    plain, wrapped = load(make_folder()), load(make_folder(f"wrap/{wrapping}").parents[wrapping.count("/")])
+    assert wrapped.ids.tolist() == plain.ids.tolist() and wrapped.fingerprint() == plain.fingerprint()
+    assert wrapped.source == "wrap" and wrapped.notes[0] == f'read the folder "{wrapping}" inside it'
+
+
+def test_pictures_named_like_dicom_are_read_by_their_bytes(make_folder: Callable[..., Path]) -> None:
     folder = make_folder()
+    before = load(folder).fingerprint()
     for path in (folder / "Bengin cases").iterdir():
         path.rename(path.with_suffix(".dcm"))
-    refused(folder, "Bengin cases holds no images", "DICOM files lie there (18); save each slice as PNG")
-    shutil.rmtree(folder / "Normal cases")
-    shutil.rmtree(folder / "Malignant cases")
-    (folder / "Bengin cases").rename(folder / "patients")
-    refused(folder, "holds no images and no parquet file", "DICOM files lie there (18); save each slice as PNG")
+    assert load(folder).fingerprint() == before
 
 
 def test_a_missing_path_or_another_kind_of_file_is_a_usage_error(tmp_path: Path) -> None:
     refused(tmp_path / "nowhere", "no file or folder", kind=UsageError)
     refused("./nowhere", "no file or folder", kind=UsageError)
     refused("", "empty", kind=UsageError)
+    (tmp_path / "data.tar").write_bytes(b"")
+    refused(tmp_path / "data.tar", "no parquet file and no zip archive", kind=UsageError)
     (tmp_path / "data.zip").write_bytes(b"PK")
-    refused(tmp_path / "data.zip", "not a parquet file", kind=UsageError)
+    refused(tmp_path / "data.zip", "cannot be read", "damaged or cut short")
     refused("x" * 5000, "x", kind=LungCTError)
 
 
@@ -204,7 +211,8 @@ def damage(folder: Path) -> None:
     whole = (folder / "Normal cases" / "Normal case (1).png").read_bytes()
     (folder / "Normal cases" / "Normal case (1).png").write_bytes(whole[: len(whole) // 2])
     (folder / "Normal cases" / "Normal case (2).png").write_bytes(b"")
-    (folder / "Bengin cases" / "readme.txt").write_text("hello")
+    (folder / "Bengin cases" / "readme.docx").write_text("hello")
+    (folder / "Bengin cases" / "readme.txt").write_text("what describes slices is passed over, as in prediction")
     save(draw(7, 0).resize((4, 4)), folder / "Bengin cases" / "tiny.png")
 
 
@@ -226,23 +234,24 @@ def test_a_pipe_is_named_and_never_opened(make_folder: Callable[..., Path]) -> N
 def test_bad_files_are_refused_by_name(make_folder: Callable[..., Path]) -> None:
     folder = make_folder()
     damage(folder)
-    names = ["Normal case (1).png", "Normal case (2).png", "readme.txt", "tiny.png"]
-    refused(folder, "4 bad files among the 55 images", "--on-bad-file skip", "not an image file", "too small", *names)
+    names = ["Normal case (1).png", "Normal case (2).png", "readme.docx", "tiny.png"]
+    kind = "neither an image nor DICOM"
+    refused(folder, "4 bad files among the 56 images", "--on-bad-file skip", kind, "too small", *names)
 
 
 def test_bad_files_are_skipped_with_a_warning(make_folder: Callable[..., Path]) -> None:
     folder = make_folder()
     damage(folder)
-    with pytest.warns(UserWarning, match=r"Left out 4 bad files .*readme\.txt"):
+    with pytest.warns(UserWarning, match=r"Left out 4 bad files .*readme\.docx"):
         cohort = load(folder, on_bad_file="skip")
     assert cohort.counts() == {"normal": 16, "benign": 18, "malignant": 18}
     assert {bad.id for bad in cohort.bad_files} == {
-        "Bengin cases/readme.txt",
+        "Bengin cases/readme.docx",
         "Bengin cases/tiny.png",
         "Normal cases/Normal case (1).png",
         "Normal cases/Normal case (2).png",
     }
-    assert len(cohort.thumbnails) == len(cohort.dataset) == 52
+    assert len(cohort.thumbnails) == len(cohort) == len(cohort.reports) == 52
     for i in range(len(cohort)):
         assert hashlib.sha256((folder / cohort.ids[i]).read_bytes()).hexdigest() == cohort.sha256[i]
 
@@ -253,7 +262,7 @@ def test_skipping_a_whole_class_is_refused(make_folder: Callable[..., Path]) -> 
         path.write_bytes(b"no")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        refused(folder, "Without its 18 bad files", "no benign slices", on_bad_file="skip")
+        refused(folder, "has no benign slices", "Left out were: 18 bad files", on_bad_file="skip")
     with pytest.raises(LungCTError, match=r"and 8 more"):
         load(folder)
 

@@ -80,7 +80,7 @@ def test_identical_files_stay_together_even_when_a_column_parts_them(tmp_path: P
 
 def test_fewer_groups_than_folds_names_the_class(make_folder: Callable[..., Path]) -> None:
     cohort = load(make_folder(people=4))
-    with pytest.raises(LungCTError, match=r"class normal has only 4 groups .* 5 folds .*4 folds, or"):
+    with pytest.raises(LungCTError, match=r'class "normal" has only 4 groups .* 5 folds .*4 folds, or'):
         make_split(cohort)
     assert make_split(cohort, folds=4).groups_crossing == 0
 

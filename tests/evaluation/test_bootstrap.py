@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from simulated import clustered, sample
+from simulated import THREE, clustered, sample
 
 from lungct_hf.errors import UsageError
 from lungct_hf.evaluation import Sample, intervals, paired_difference
@@ -45,8 +45,8 @@ def test_draws_keep_the_classes_and_their_numbers() -> None:
 
 def test_slices_of_one_person_are_not_counted_as_independent() -> None:
     labels, logits, groups = clustered(np.random.default_rng(0), shared=3.0)
-    by_group = intervals(Sample.of(labels, logits, groups), **QUICK)["balanced_accuracy"]
-    by_slice = intervals(Sample.of(labels, logits), **QUICK)["balanced_accuracy"]
+    by_group = intervals(Sample.of(labels, logits, groups, classes=THREE), **QUICK)["balanced_accuracy"]
+    by_slice = intervals(Sample.of(labels, logits, classes=THREE), **QUICK)["balanced_accuracy"]
     assert width(by_group) > 1.5 * width(by_slice)
 
 
@@ -59,14 +59,14 @@ def test_intervals_cover_what_they_promise() -> None:
         labels, logits, groups = clustered(rng, groups=45, shared=3.0)
         named = logits.argmax(axis=1)
         for unit, names in (("groups", groups), ("slices", None)):
-            found = intervals(Sample.of(labels, named=named, groups=names), replicates=200)["accuracy"]
+            found = intervals(Sample.of(labels, named=named, groups=names, classes=THREE), replicates=200)["accuracy"]
             held[unit] += found["low"] <= true <= found["high"]
     assert held["groups"] >= 87 and held["slices"] < 80
 
 
 def test_a_perfect_score_has_an_interval_too() -> None:
     labels = np.repeat([0, 1, 2], 30)
-    perfect = Sample.of(labels, named=labels, groups=np.repeat(np.arange(30), 3).astype(str))
+    perfect = Sample.of(labels, named=labels, groups=np.repeat(np.arange(30), 3).astype(str), classes=THREE)
     found = intervals(perfect, **QUICK)
     assert found["accuracy"] == {
         "value": 1.0,
@@ -79,8 +79,8 @@ def test_a_perfect_score_has_an_interval_too() -> None:
 
 def test_a_class_with_one_group_has_no_interval_and_few_groups_are_said() -> None:
     labels, logits, groups = clustered(np.random.default_rng(0), groups=7)
-    one = Sample.of(labels, logits, groups).take(labels != 2)
-    lonely = Sample.of(labels, logits, np.where(labels == 2, "g2", groups))
+    one = Sample.of(labels, logits, groups, classes=THREE).take(labels != 2)
+    lonely = Sample.of(labels, logits, np.where(labels == 2, "g2", groups), classes=THREE)
     found = intervals(lonely, **QUICK)["balanced_accuracy"]
     assert found["low"] is None and found["value"] is not None
     assert any("malignant has a single group" in line for line in cautions(lonely))
@@ -91,7 +91,9 @@ def test_a_figure_that_is_mostly_undefined_has_no_interval() -> None:
     labels = np.repeat([0, 1, 2], 20)
     named = np.zeros(60, int)
     named[20] = 1  # benign is named once, so many replicates never name it
-    found = intervals(Sample.of(labels, named=named, groups=np.repeat(np.arange(30), 2).astype(str)), **QUICK)
+    found = intervals(
+        Sample.of(labels, named=named, groups=np.repeat(np.arange(30), 2).astype(str), classes=THREE), **QUICK
+    )
     rare = found["per_class"]["benign"]["ppv"]
     assert rare["value"] == 1.0 and (rare.get("exact") or rare["low"] is None)
     never = found["per_class"]["malignant"]["ppv"]
@@ -101,8 +103,8 @@ def test_a_figure_that_is_mostly_undefined_has_no_interval() -> None:
 def test_what_no_draw_moves_has_no_interval_and_says_so() -> None:
     labels = np.repeat([0, 1, 2], 4)
     groups = np.repeat([f"g{number}" for number in range(6)], 2)
-    always = Sample.of(labels, 5.0 * np.eye(3)[np.where(labels == 2, 0, labels)], groups)
-    constant = Sample.of(labels, np.tile([1.0, 0.0, 0.0], (12, 1)), groups)
+    always = Sample.of(labels, 5.0 * np.eye(3)[np.where(labels == 2, 0, labels)], groups, classes=THREE)
+    constant = Sample.of(labels, np.tile([1.0, 0.0, 0.0], (12, 1)), groups, classes=THREE)
     kappa = intervals(always, **QUICK)["kappa"]
     gain = paired_difference(always, constant, **QUICK)["balanced_accuracy"]
     for found in (kappa, gain):
@@ -112,10 +114,10 @@ def test_what_no_draw_moves_has_no_interval_and_says_so() -> None:
 def test_a_paired_difference_is_sharper_and_needs_the_same_slices() -> None:
     rng = np.random.default_rng(0)
     labels, logits, groups = clustered(rng, shared=3.0)
-    a = Sample.of(labels, logits + 0.3 * np.eye(3)[labels], groups)
-    b = Sample.of(labels, logits + 0.3 * rng.normal(size=logits.shape), groups)
+    a = Sample.of(labels, logits + 0.3 * np.eye(3)[labels], groups, classes=THREE)
+    b = Sample.of(labels, logits + 0.3 * rng.normal(size=logits.shape), groups, classes=THREE)
     paired = paired_difference(a, b, **QUICK)
-    renamed = Sample.of(labels, np.log(b.probabilities), np.char.add("x", groups))
+    renamed = Sample.of(labels, np.log(b.probabilities), np.char.add("x", groups), classes=THREE)
     unpaired = difference(a, renamed, **QUICK)
     assert paired["paired"] and not unpaired["paired"]
     assert paired["balanced_accuracy"]["value"] == pytest.approx(unpaired["balanced_accuracy"]["value"])

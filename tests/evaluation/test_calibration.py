@@ -6,10 +6,11 @@ import sys
 
 import numpy as np
 import pytest
-from simulated import calibrated, clustered
+from simulated import SETS, THREE, calibrated, clustered
 from sklearn.metrics import log_loss
 
-from lungct_hf.decision import tempering
+from lungct_hf.classes import Classes
+from lungct_hf.decision import Blocks, tempering
 from lungct_hf.errors import LungCTError, UsageError
 from lungct_hf.evaluation import (
     Calibration,
@@ -22,22 +23,56 @@ from lungct_hf.evaluation import (
     fold_calibration,
     risk_coverage,
 )
-from lungct_hf.evaluation.calibration import BLOCKS, TEMPERATURES
+from lungct_hf.evaluation.calibration import TEMPERATURES
 from lungct_hf.evaluation.figures import figures
 from lungct_hf.evaluation.sample import softmax
-from lungct_hf.labels import SCHEMA_1
+
+BLOCKS = ((0, 1), (2,))
 
 
 @pytest.mark.parametrize("true", [(0.4, 0.4), (1.0, 1.0), (3.0, 0.5), (0.5, 3.0)])
 def test_known_temperatures_are_found(true: tuple[float, float]) -> None:
     labels, logits, groups = calibrated(np.random.default_rng(0), groups=1500)
     raw = logits @ np.linalg.inv(tempering(3, *true, BLOCKS))
-    assert fit_temperatures(raw, labels, groups) == pytest.approx(true, rel=0.06)
-    found = -np.mean(
-        np.log(softmax(raw @ tempering(3, *fit_temperatures(raw, labels), BLOCKS))[np.arange(len(labels)), labels])
-    )
+    fitted = fit_temperatures(raw, labels, groups, classes=THREE)
+    assert fitted[:2] == pytest.approx(true, rel=0.06)
+    assert fitted.blocks == (BLOCKS if true[0] != true[1] else ())  # what needs no second temperature gets none
+    found = log_loss(labels, softmax(raw @ fit_temperatures(raw, labels, classes=THREE).matrix(3)))
     others = [(true[0] * a, true[1] * b) for a in (0.8, 1, 1.25) for b in (0.8, 1, 1.25)]
     assert all(found <= log_loss(labels, softmax(raw @ tempering(3, *other, BLOCKS))) + 1e-4 for other in others)
+
+
+@pytest.mark.parametrize("blocks", [((0, 3), (1, 2, 4)), ((0,), (1, 2, 3, 4)), ((0, 1), (2, 4), (3,)), ()])
+@pytest.mark.parametrize("positive", [(), ("a", "d")])
+def test_the_classes_that_are_hard_to_tell_apart_are_found(blocks: Blocks, positive: tuple[str, ...]) -> None:
+    """They are also those that are taken for each other; whichever are positive, in whatever order the slices come."""
+    rng = np.random.default_rng(4)
+    classes = Classes(("a", "b", "c", "d", "e"), positive)
+    apart = tempering(5, 1 / 4, 1.0, blocks) if blocks else None
+    labels, logits, groups = calibrated(rng, groups=600, classes=5, apart=apart)
+    raw = logits @ np.linalg.inv(tempering(5, 1.2, 4.0 if blocks else 1.2, blocks))
+    fitted = fit_temperatures(raw, labels, groups, classes=classes)
+    assert fitted.blocks == blocks and fitted.temperature == pytest.approx(1.2, rel=0.08)
+    order = rng.permutation(len(labels))
+    again = fit_temperatures(raw[order], labels[order], groups[order], classes=classes)
+    assert again.blocks == blocks and again[:2] == pytest.approx(fitted[:2])
+
+
+def test_too_little_to_choose_from_gives_one_temperature() -> None:
+    labels, logits, groups = calibrated(np.random.default_rng(0), groups=200)
+    raw = logits @ np.linalg.inv(tempering(3, 0.5, 3.0, BLOCKS))
+    assert fit_temperatures(raw, labels, groups, classes=THREE).blocks == BLOCKS
+    few = np.isin(groups, np.unique(groups)[:9])
+    assert fit_temperatures(raw[few], labels[few], groups[few], classes=THREE).blocks == ()
+    lacking = labels != 1  # nobody knows how far that class is from the others
+    assert fit_temperatures(raw[lacking], labels[lacking], groups[lacking], classes=THREE).blocks == ()
+    two = fit_temperatures(raw[lacking][:, [0, 2]], labels[lacking] // 2, groups[lacking], classes=SETS[2])
+    assert two.blocks == () and two.temperature == two.within
+
+
+def test_a_calibration_of_other_classes_is_one_sentence() -> None:
+    with pytest.raises(LungCTError, match="speaks of class 2 and there are 2"):
+        Calibration(1.0, 2.0, BLOCKS).probabilities(np.zeros((1, 2)))
 
 
 def test_tempering_changes_each_contrast_by_its_own() -> None:
@@ -50,12 +85,14 @@ def test_tempering_changes_each_contrast_by_its_own() -> None:
     assert logits @ tempering(3, 2.0, 5.0, BLOCKS) @ tempering(3, 1 / 2, 1 / 5, BLOCKS) == pytest.approx(logits)
 
 
-def test_calibration_error_falls_on_other_groups() -> None:
-    rng = np.random.default_rng(1)
-    labels, logits, groups = calibrated(rng, groups=80)
-    matrix = tempering(3, *fit_temperatures(3 * logits, labels, groups), BLOCKS)
-    labels, logits, groups = calibrated(rng, groups=300)
-    before, after = (figures(Sample.of(labels, 3 * logits @ m, groups)) for m in (np.eye(3), matrix))
+@pytest.mark.parametrize("count", SETS)
+def test_calibration_error_falls_on_other_groups(count: int) -> None:
+    rng, classes = np.random.default_rng(1), SETS[count]
+    labels, logits, groups = calibrated(rng, groups=80, classes=count)
+    matrix = fit_temperatures(3 * logits, labels, groups, classes=classes).matrix(count)
+    labels, logits, groups = calibrated(rng, groups=300, classes=count)
+    plain = np.eye(count)
+    before, after = (figures(Sample.of(labels, 3 * logits @ m, groups, classes=classes)) for m in (plain, matrix))
     assert after["ece"] < 0.05 < before["ece"] and after["log_loss"] < before["log_loss"]
     assert after["accuracy"] == pytest.approx(before["accuracy"], abs=0.01)
 
@@ -66,7 +103,7 @@ def test_a_hard_question_does_not_take_the_confidence_of_an_easy_one() -> None:
     labels, groups = rng.integers(3, size=900), np.arange(900) // 3
     guessed = np.where(labels == 2, 2, rng.integers(2, size=900))
     logits = 4.0 * np.eye(3)[guessed]
-    probabilities = softmax(logits @ tempering(3, *fit_temperatures(logits, labels, groups), BLOCKS))
+    probabilities = softmax(logits @ fit_temperatures(logits, labels, groups, classes=THREE).matrix(3))
     assert probabilities[labels == 2, 2].min() > 0.99
     assert probabilities[labels != 2].max() < 0.56
 
@@ -74,22 +111,22 @@ def test_a_hard_question_does_not_take_the_confidence_of_an_easy_one() -> None:
 def test_no_error_does_not_make_a_model_certain() -> None:
     labels = np.arange(40) % 3
     logits = 5.0 * np.eye(3)[labels]
-    few = fit_temperatures(logits, labels, np.repeat(np.arange(4), 10))
-    many = fit_temperatures(logits, labels, np.arange(40))
-    confidence = [softmax(logits @ tempering(3, *both, BLOCKS)).max(axis=1).mean() for both in (few, many)]
-    assert TEMPERATURES[0] < min(many) and max(many) < min(few)
+    few = fit_temperatures(logits, labels, np.repeat(np.arange(4), 10), classes=THREE)
+    many = fit_temperatures(logits, labels, np.arange(40), classes=THREE)
+    confidence = [softmax(logits @ fitted.matrix(3)).max(axis=1).mean() for fitted in (few, many)]
+    assert TEMPERATURES[0] < many.temperature < few.temperature and not few.blocks and not many.blocks
     assert confidence == pytest.approx([1 - 0.5 / 5, 1 - 0.5 / 41], abs=1e-3)
 
 
 def test_degenerate_logits() -> None:
-    assert fit_temperatures(np.zeros((6, 3)), np.arange(6) % 3) == (1.0, 1.0)
-    assert fit_temperatures(np.full((3, 3), 7.0), np.zeros(3, int)) == (1.0, 1.0)
-    always_wrong = fit_temperatures(9.0 * np.eye(3)[[1, 2, 0] * 5], np.array([0, 1, 2] * 5))
-    assert max(always_wrong) == pytest.approx(TEMPERATURES[1], rel=1e-3)
+    assert fit_temperatures(np.zeros((6, 3)), np.arange(6) % 3, classes=THREE) == (1.0, 1.0, ())
+    assert fit_temperatures(np.full((3, 3), 7.0), np.zeros(3, int), classes=THREE) == (1.0, 1.0, ())
+    always_wrong = fit_temperatures(9.0 * np.eye(3)[[1, 2, 0] * 5], np.array([0, 1, 2] * 5), classes=THREE)
+    assert max(always_wrong[:2]) == pytest.approx(TEMPERATURES[1], rel=1e-3)
     with pytest.raises(UsageError, match="at least one slice"):
-        fit_temperatures(np.empty((0, 3)), np.empty(0, int))
+        fit_temperatures(np.empty((0, 3)), np.empty(0, int), classes=THREE)
     with pytest.raises(UsageError, match="finite"):
-        fit_temperatures(np.array([[np.inf, 0, 0]]), np.array([0]))
+        fit_temperatures(np.array([[np.inf, 0, 0]]), np.array([0]), classes=THREE)
 
 
 @pytest.mark.parametrize("benign", [None, 0.6])
@@ -155,7 +192,12 @@ def calibration() -> Calibration:
     labels, logits, groups = clustered(rng, signal=4.0, shared=1.0)
     training = np.arange(300) % 3
     return fit_calibration(
-        logits, labels, groups, features=features_of(rng, labels), training=(features_of(rng, training), training)
+        logits,
+        labels,
+        groups,
+        features=features_of(rng, labels),
+        training=(features_of(rng, training), training),
+        classes=THREE,
     )
 
 
@@ -163,8 +205,8 @@ def test_features_unlike_training_are_refused_whatever_the_confidence(calibratio
     rng = np.random.default_rng(5)
     labels = np.arange(90) % 3
     sure = 20.0 * np.eye(3)[labels]
-    known = decide(calibration, SCHEMA_1, sure, features_of(rng, labels))
-    strange = decide(calibration, SCHEMA_1, sure, features_of(rng, labels, shift=3.0))
+    known = decide(calibration, THREE, sure, features_of(rng, labels))
+    strange = decide(calibration, THREE, sure, features_of(rng, labels, shift=3.0))
     assert np.mean([row.reason == "unlike-training-data" for row in known]) < 0.1
     assert all(row.label is None and row.reason == "unlike-training-data" for row in strange)
     assert min(row.distance for row in strange) > 1.5 * np.median([row.distance for row in known])
@@ -176,20 +218,20 @@ def test_decisions_in_order_of_their_reasons(calibration: Calibration) -> None:
     features[2] += 9
     features[3] = np.nan
     logits = np.array([[0, 9.0, 0], [0.1, 0.2, 0.1], [0, 9, 0], [0, 9, 0]])
-    rows = decide(calibration, SCHEMA_1, logits, features)
+    rows = decide(calibration, THREE, logits, features)
     reasons = [row.reason for row in rows]
     assert reasons == [None, "low-confidence", "unlike-training-data", "unlike-training-data"]
     assert rows[0].label == "benign" and sum(rows[0].probabilities.values()) == pytest.approx(1)
-    broken = decide(calibration, SCHEMA_1, np.array([[np.nan, 0, 0]]), features[:1])[0]
+    broken = decide(calibration, THREE, np.array([[np.nan, 0, 0]]), features[:1])[0]
     assert broken.label is None and broken.reason == "not-finite" and broken.confidence == 0
 
 
 def test_a_rule_that_looks_at_features_is_not_applied_without_them(calibration: Calibration) -> None:
     with pytest.raises(UsageError, match="looks at features"):
-        decide(calibration, SCHEMA_1, np.zeros((1, 3)))
+        decide(calibration, THREE, np.zeros((1, 3)))
     with pytest.raises(UsageError, match="needed: \\(N, 64\\)"):
-        decide(calibration, SCHEMA_1, np.zeros((1, 3)), np.zeros((1, 10)))
-    assert decide(Calibration(), SCHEMA_1, np.zeros((1, 3)))[0].label == "normal"  # no rule: always an answer
+        decide(calibration, THREE, np.zeros((1, 3)), np.zeros((1, 10)))
+    assert decide(Calibration(), THREE, np.zeros((1, 3)))[0].label == "normal"  # no rule: always an answer
 
 
 def test_json_and_back_decides_the_same(calibration: Calibration) -> None:
@@ -199,7 +241,7 @@ def test_json_and_back_decides_the_same(calibration: Calibration) -> None:
     rng = np.random.default_rng(6)
     labels, logits, _ = clustered(rng, signal=2.0)
     features = features_of(rng, labels, shift=0.2)
-    assert decide(back, SCHEMA_1, logits, features) == decide(calibration, SCHEMA_1, logits, features)
+    assert decide(back, THREE, logits, features) == decide(calibration, THREE, logits, features)
     assert back.fitted_on == {"slices": 480, "groups": 60} and back.folded and back.to_json() == calibration.to_json()
 
 
@@ -223,7 +265,7 @@ def test_a_damaged_block_is_one_sentence(calibration: Calibration, damage: dict)
 def test_size_for_the_published_network() -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 3
-    distance = fit_distance(rng.random((60, 1280)), labels)
+    distance = fit_distance(rng.random((60, 1280)), labels, classes=THREE)
     assert len(json.dumps(distance.to_json())) < 30_000
 
 
@@ -233,7 +275,7 @@ def test_risk_falls_with_coverage() -> None:
     curve = risk_coverage(probabilities, labels)
     assert curve["coverage"][-1] == 1 and curve["risk"][-1] == pytest.approx(np.mean(logits.argmax(1) != labels))
     assert curve["risk"][len(labels) // 4] < curve["risk"][-1]
-    assert curve["aurc"] == pytest.approx(figures(Sample.of(labels, logits, groups))["aurc"])
+    assert curve["aurc"] == pytest.approx(figures(Sample.of(labels, logits, groups, classes=THREE))["aurc"])
     assert log_loss(labels, probabilities) > 0
 
 

@@ -11,11 +11,12 @@ import pytest
 import typer
 from huggingface_hub import constants
 from PIL import Image
-from simulated import rows
+from simulated import THREE, rows
 from typer.testing import CliRunner
 
 from helpers import run, wake_up, write_cohort
 from hub_server import HubServer
+from lungct_hf import LungCTClassifier
 from lungct_hf.cohort import Split, load_cohort, make_split
 from lungct_hf.commands.evaluate import evaluate
 from lungct_hf.errors import LungCTError
@@ -23,8 +24,6 @@ from lungct_hf.evaluation import evaluate_predictions, fit_calibration, read_pre
 from lungct_hf.evaluation.predict import known_slices, predict_cohort, prediction_rows
 from lungct_hf.files import write_json
 from lungct_hf.hub import push_folder
-from lungct_hf.labels import SCHEMA_1
-from lungct_hf.model import LungCTClassifier
 from lungct_hf.slices.preprocess import Preprocessing
 
 QUICK = ["--replicates", "200"]
@@ -61,7 +60,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cohort = load_cohort(str(write_cohort(root / "data", patients=10)), progress=False)
     write_cohort(root / "more", patients=4, seed=7)
     split = make_split(cohort)
-    classifier = LungCTClassifier.create(SCHEMA_1, "mobilenetv2_035", Preprocessing(size=64))
+    classifier = LungCTClassifier.create(THREE, "mobilenetv2_035", Preprocessing(size=64))
     wake_up(classifier.network, 64)
     model = root / "runs" / "tiny" / "model"
     train, validation = split.indices("train"), split.indices("validation")
@@ -74,9 +73,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         features=inner,
         training=(features, cohort.labels[train]),
         folded=False,
+        classes=THREE,
     )
     path = model / "evaluation" / "predictions.parquet"
-    write_predictions(path, prediction_rows(classifier, cohort, split, set(), calibration, progress=False))
+    write_predictions(path, prediction_rows(classifier, cohort, split, set(), calibration, progress=False), THREE)
     split.write_csv(model / "evaluation" / "split.csv")
     facts = {"protocol": split.protocol, "grouping": split.grouping, "hash": split.hash, "groups_crossing": 0}
     metrics = evaluate_predictions(path, split=facts, calibration=calibration, replicates=200).metrics
@@ -91,9 +91,8 @@ def test_features_and_logits_are_the_classifiers_own(workplace: Path) -> None:
     classifier = LungCTClassifier.from_pretrained(workplace / "runs" / "tiny" / "model")
     cohort = load_cohort(str(workplace / "more"), progress=False)
     logits, features = predict_cohort(classifier, cohort, np.arange(6), batch_size=4, progress=False)
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    wanted = classifier.predict([cohort.read(i) for i in range(6)])
-    assert powers / powers.sum(axis=1, keepdims=True) == pytest.approx(wanted, abs=1e-5)
+    wanted, pooled, _ = classifier.predict_images(classifier.preprocessing.squares([cohort.read(i) for i in range(6)]))
+    assert logits == pytest.approx(wanted, abs=1e-4) and features == pytest.approx(pooled, abs=1e-4)
     assert features.shape == (6, 1280)
 
 
@@ -201,7 +200,7 @@ def test_a_manifest_gives_its_test_slices_and_the_stored_figures(workplace: Path
 
 def test_a_changed_figure_is_found(workplace: Path, tmp_path: Path) -> None:
     rng, evaluation = np.random.default_rng(0), tmp_path / "model" / "evaluation"
-    write_predictions(evaluation / "predictions.parquet", rows(rng, groups=30))
+    write_predictions(evaluation / "predictions.parquet", rows(rng, groups=30), THREE)
     table = read_predictions(evaluation / "predictions.parquet")[0]
     metrics = evaluate_predictions(table, split={"protocol": "image"}, replicates=200).metrics
     metrics["test"]["balanced_accuracy"] += 0.05

@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 from samples import LUNGCT, METRICS, stand_in, write_model
 
 from lungct_hf.errors import LungCTError
-from lungct_hf.hub import author_text, render_card, with_author_text, write_card, write_eval_results
+from lungct_hf.hub import ModelRepo, author_text, render_card, with_author_text, write_card, write_eval_results
 from lungct_hf.hub.author import END, INVITATION, START, foreign_text, merged
 from lungct_hf.resources import shipped
 
@@ -83,19 +83,10 @@ def test_data_outside_the_hub_are_no_hub_data_set(tmp_path: Path):
 
 
 def test_numpy_numbers_stay_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from lungct_hf.hub import card as module
-
-    read = module._json
-
-    def with_numpy(path: Path) -> dict:
-        found = read(path)
-        if "test" in found:
-            found["test"] |= {
-                k: np.float64(found["test"][k]) for k in ("accuracy", "balanced_accuracy", "macro_auroc")
-            }
-        return found
-
-    monkeypatch.setattr(module, "_json", with_numpy)
+    found = json.loads(json.dumps(METRICS))
+    for key in ("accuracy", "balanced_accuracy", "macro_auroc"):
+        found["test"][key] = np.float64(found["test"][key])
+    monkeypatch.setattr(ModelRepo, "metrics", found)
     folder = write_model(tmp_path)
     assert "python/object" not in render_card(folder) + write_eval_results(folder).read_text()
     assert ModelCard(render_card(folder)).data.eval_results

@@ -12,6 +12,7 @@ from samples import LUNGCT, write_model
 from lungct_hf.decision import AbstainRule, Calibration
 from lungct_hf.evaluation import evaluate_predictions, write_predictions
 from lungct_hf.hub import render_card, write_eval_results
+from lungct_hf.known_sets import schema_1_classes
 from lungct_hf.labels import LABELS
 
 
@@ -31,7 +32,7 @@ def full_metrics(tmp_path: Path, calibration: Calibration | None = None) -> dict
                 | {"ring_nearest_neighbour": LABELS[label] if right[1] else wrong}
             )
     path = tmp_path / "predictions.parquet"
-    write_predictions(path, rows)
+    write_predictions(path, rows, schema_1_classes())
     split = {"protocol": "grouped", "grouping": "linked", "hash": "5" * 64, "groups_crossing": 0}
     return evaluate_predictions(path, split=split, calibration=calibration, replicates=200).metrics
 

@@ -12,7 +12,7 @@ from huggingface_hub import constants
 from hub_fixtures import point_client_at
 from hub_server import HubServer
 from lungct_hf.errors import LungCTError, UsageError
-from lungct_hf.hub import fetch_model, split_revision
+from lungct_hf.hub import ModelRepo, split_revision
 
 WEIGHTS = b"\0weights " * 5000
 CLOSED = "http://127.0.0.1:9"  # nothing listens on the discard port
@@ -27,7 +27,7 @@ def model(hub: HubServer) -> str:
 
 def refusal(*args, **kwargs) -> LungCTError:
     with pytest.raises(LungCTError) as caught:
-        fetch_model(*args, **kwargs)
+        ModelRepo.open(*args, **kwargs)
     assert "\n" not in str(caught.value)
     return caught.value
 
@@ -42,7 +42,7 @@ def test_split_revision():
 
 
 def test_a_directory_wins_and_has_no_revisions(tmp_path: Path):
-    fetched = fetch_model(tmp_path)
+    fetched = ModelRepo.open(tmp_path)
     assert (fetched.path, fetched.repo_id, fetched.revision) == (tmp_path, None, None)
     assert refusal(tmp_path, "v1").exit_code == 2
     assert refusal(f"{tmp_path}@v1").exit_code == 2
@@ -52,25 +52,25 @@ def test_everything_comes_from_one_commit(hub: HubServer, model: str):
     head = hub.repo(model).branches["main"]
     hub.repo(model).tags["v1"] = head
     hub.store.put(model, {"config.json": b'{"a": 2}'})
-    fetched = fetch_model(f"{model}@v1")
+    fetched = ModelRepo.open(f"{model}@v1")
     assert (fetched.repo_id, fetched.revision, fetched.requested_revision) == (model, head, "v1")
     assert (fetched.path / "config.json").read_bytes() == b'{"a": 1}'
     assert (fetched.path / "model.safetensors").read_bytes() == WEIGHTS
-    assert fetch_model(model).revision == hub.repo(model).branches["main"]
-    assert fetch_model(model, head[:10]).revision == head
+    assert ModelRepo.open(model).revision == hub.repo(model).branches["main"]
+    assert ModelRepo.open(model, head[:10]).revision == head
     named = [r.path for r in hub.requests if "/revision/" in r.path]
     assert [p.rpartition("/")[2] for p in named] == ["v1", "main", head[:10]]
 
 
 def test_only_what_is_asked_for(hub: HubServer, model: str):
-    fetched = fetch_model(model, allow_patterns=["*.json"])
+    fetched = ModelRepo.open(model, files=["*.json"])
     assert [p.name for p in fetched.path.iterdir()] == ["config.json"]
 
 
 @pytest.mark.parametrize("path", ["/objects/", "resolve/[0-9a-f]{40}/config.json"])
 def test_a_flipped_bit_is_noticed_and_mended(hub: HubServer, model: str, path: str):
     hub.faults.add("GET", path, action="flip-byte")
-    fetched = fetch_model(model)
+    fetched = ModelRepo.open(model)
     assert (fetched.path / "model.safetensors").read_bytes() == WEIGHTS
     assert (fetched.path / "config.json").read_bytes() == b'{"a": 1}'
 
@@ -79,19 +79,19 @@ def test_a_file_damaged_twice_is_named_and_not_kept(hub: HubServer, model: str):
     hub.faults.add("GET", "/objects/", times=2, action="flip-byte")
     message = str(refusal(model))
     assert "model.safetensors" in message and "damaged" in message
-    assert (fetch_model(model).path / "model.safetensors").read_bytes() == WEIGHTS
+    assert (ModelRepo.open(model).path / "model.safetensors").read_bytes() == WEIGHTS
 
 
 def test_a_damaged_cache_is_noticed(hub: HubServer, model: str):
-    blob = (fetch_model(model).path / "model.safetensors").resolve()
+    blob = (ModelRepo.open(model).path / "model.safetensors").resolve()
     blob.write_bytes(WEIGHTS[:-1] + b"X")
-    assert (fetch_model(model).path / "model.safetensors").read_bytes() == WEIGHTS
+    assert (ModelRepo.open(model).path / "model.safetensors").read_bytes() == WEIGHTS
 
 
 @pytest.mark.parametrize("action", ["cut", "short-body"])
 def test_a_cut_download_is_tried_again_once(hub: HubServer, model: str, action: str):
     hub.faults.add("GET", "/objects/", action=action)
-    assert (fetch_model(model).path / "model.safetensors").read_bytes() == WEIGHTS
+    assert (ModelRepo.open(model).path / "model.safetensors").read_bytes() == WEIGHTS
 
 
 def test_a_download_that_is_always_cut_is_one_sentence(hub: HubServer, model: str):
@@ -102,7 +102,7 @@ def test_a_download_that_is_always_cut_is_one_sentence(hub: HubServer, model: st
 
 def test_a_busy_hub_is_asked_again(hub: HubServer, model: str):
     hub.faults.add("GET", "/revision/main", times=2, action="status:503")
-    assert fetch_model(model).revision
+    assert ModelRepo.open(model).revision
 
 
 def test_server_ids_that_are_not_gits_do_not_lock_anyone_out(hub: HubServer, model: str):
@@ -112,17 +112,17 @@ def test_server_ids_that_are_not_gits_do_not_lock_anyone_out(hub: HubServer, mod
     entry = commit.tree["config.json"]
     commit.tree["config.json"] = type(entry)("0" * 40, entry.size)
     hub.store.blobs["0" * 40] = hub.store.blobs[entry.oid]
-    assert (fetch_model(model).path / "config.json").read_bytes() == b'{"a": 1}'
+    assert (ModelRepo.open(model).path / "config.json").read_bytes() == b'{"a": 1}'
 
 
 # --- when the Hub is away
 
 
 def test_the_cache_serves_when_the_hub_is_away(hub: HubServer, model: str, monkeypatch: pytest.MonkeyPatch):
-    first = fetch_model(model)
+    first = ModelRepo.open(model)
     point_client_at(CLOSED, monkeypatch)
     with pytest.warns(UserWarning, match=rf"{CLOSED} could not be reached; using the cached copy of {model} at"):
-        again = fetch_model(model)
+        again = ModelRepo.open(model)
     assert (again.path, again.revision) == (first.path, first.revision)
 
 
@@ -134,13 +134,13 @@ def test_nothing_cached_and_no_hub_names_the_endpoint(hub: HubServer, monkeypatc
 
 @pytest.mark.parametrize("how", ["argument", "environment"])
 def test_offline_asks_nobody(hub: HubServer, model: str, monkeypatch: pytest.MonkeyPatch, how: str):
-    first = fetch_model(f"{model}@main")
+    first = ModelRepo.open(f"{model}@main")
     asked = len(hub.requests)
     if how == "environment":
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        again = fetch_model(model, local_files_only=how == "argument")
+        again = ModelRepo.open(model, local_files_only=how == "argument")
     assert again.revision == first.revision and len(hub.requests) == asked
     assert "not (wholly) in the local cache" in str(refusal("alice/other", local_files_only=True))
 
@@ -158,7 +158,7 @@ def test_private_repo(hub: HubServer, model: str, monkeypatch: pytest.MonkeyPatc
     assert "not signed in" in str(refusal(model))
     assert "private" in str(refusal(model, token=hub.add_user("bob", "read")))
     monkeypatch.setenv("HF_TOKEN", hub.add_user("alice", "read"))
-    assert (fetch_model(model).path / "model.safetensors").read_bytes() == WEIGHTS
+    assert (ModelRepo.open(model).path / "model.safetensors").read_bytes() == WEIGHTS
 
 
 def test_no_such_revision_lists_those_there_are(hub: HubServer, model: str):

@@ -319,9 +319,9 @@ def test_a_hub_that_is_not_there(model: Path, monkeypatch):
 def test_push_and_fetch_in_a_process_of_their_own(hub: HubServer, model: Path, environment: dict, xet: str):
     environment |= {"HF_TOKEN": hub.add_user("alice"), "HF_HUB_DISABLE_XET": xet}
     script = (
-        "import sys; from lungct_hf.hub import push_folder, fetch_model\n"
+        "import sys; from lungct_hf.hub import push_folder, ModelRepo\n"
         f"pushed = push_folder({str(model)!r}, {REPO!r}, message='m', private=True)\n"
-        f"fetched = fetch_model({REPO!r})\n"
+        f"fetched = ModelRepo.open({REPO!r})\n"
         "assert fetched.revision == pushed.commit_sha\n"
         "assert not {'torch', 'transformers'} & set(sys.modules), 'the lower room stays light'\n"
         "print(fetched.path)\n"

@@ -46,3 +46,7 @@ def block() -> None:
 
 if os.environ.get("LUNGCT_TESTS_OFFLINE"):
     block()
+if os.environ.get("LUNGCT_TESTS_START_METHOD"):
+    import multiprocessing
+
+    multiprocessing.set_start_method(os.environ["LUNGCT_TESTS_START_METHOD"], force=True)

@@ -164,7 +164,7 @@ def test_a_run_that_slept_blames_no_slice(folder: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("lungct_hf.pipeline.readers._POLL", 0.4)
     units = [unit for group in list_units([str(folder / "a")]) for unit in group]
     tasks = iter([(number, unit, 0) for number, unit in enumerate(units)])
-    with Readers(Settings(LUNG_WINDOW, Preprocessing(size=64)), 1, slots=1, patience=2.0) as pool:
+    with Readers(Settings(LUNG_WINDOW, None, Preprocessing(size=64)), 1, slots=1, patience=2.0) as pool:
         (reader,) = pool._readers
         found = pool.read(tasks)
         first = next(found)

@@ -21,8 +21,9 @@ from lungct_hf.classes import Classes
 from lungct_hf.known_sets import schema_1_classes
 from lungct_hf.pipeline.output import write_rows
 from lungct_hf.runtime.prediction import columns
+from lungct_hf.slices.window import LUNG_WINDOW
 from predict_runs import Predict, predict_command
-from small_model import TWENTY, TWO, write_model
+from small_model import TWENTY, TWO, WIDE, drawn_slices, write_model, write_model_for
 
 COLUMNS = columns(schema_1_classes())
 
@@ -102,6 +103,26 @@ def test_a_model_of_any_number_of_classes_fills_every_format(folder: Path, tmp_p
             assert all(f"{row[f'p_{name}']:.3f}" in line for name in likely), "the most probable ones are always there"
     manifest = json.loads((tmp_path / "rows.csv.manifest.json").read_text())
     assert manifest["run"]["classes"] == list(classes)
+
+
+def test_slices_unlike_those_the_model_learned_from_are_refused(folder: Path, tmp_path: Path) -> None:
+    """In files, in archives and in tables, by several readers."""
+    model = write_model_for(tmp_path / "model", LUNG_WINDOW)
+    contents = []
+    (tmp_path / "wide").mkdir()
+    for number, picture in enumerate(drawn_slices(WIDE, 3)):
+        picture.save(tmp_path / "wide" / f"{number}.png")
+        contents.append((tmp_path / "wide" / f"{number}.png").read_bytes())
+    with zipfile.ZipFile(tmp_path / "wide.zip", "w") as archive:
+        for number, content in enumerate(contents):
+            archive.writestr(f"{number}.png", content)
+    pq.write_table(pa.table({"image": contents}), tmp_path / "wide.parquet")
+    sources = [tmp_path / "wide", tmp_path / "wide.zip", tmp_path / "wide.parquet", folder / "a" / "slice 0.png"]
+    done = run(predict_command(model, *sources, "--workers", "2", "--format", "csv"))
+    assert done.returncode == 0, done.stderr
+    *wide, usual = read_csv(done.stdout)
+    assert len(wide) == 9 and {(row["decision"], row["reason"]) for row in wide} == {("refused", "wrong-window")}
+    assert usual["decision"] != "refused"
 
 
 def test_long_names_of_classes_are_shortened_in_a_table_only() -> None:

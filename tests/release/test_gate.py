@@ -20,6 +20,8 @@ from lungct_hf.decision import AbstainRule, Calibration
 from lungct_hf.errors import RefusedError, UsageError
 from lungct_hf.evaluation import write_predictions
 from lungct_hf.files import write_json
+from lungct_hf.hub import ModelRepo
+from lungct_hf.known_sets import schema_1_classes
 from lungct_hf.release.canaries import write_canaries
 from lungct_hf.release.gate import _calibration, _regression, judge
 from lungct_hf.release.prepare import Prepared, inspect, prepare
@@ -60,7 +62,7 @@ def clean(clean_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared
 
 @pytest.fixture
 def last(sealed: Path) -> Last:
-    return Last("v1.0.0", "a" * 40, sealed)
+    return Last("v1.0.0", "a" * 40, ModelRepo(sealed))
 
 
 def test_a_clean_run_passes_alone_and_beside_its_last_version(clean: Prepared, last: Last, clean_run: Path) -> None:
@@ -90,10 +92,10 @@ def test_predictions_of_other_slices_are_a_split_mismatch(run_dir: Path, clean: 
     predictions = run_dir / "model" / "evaluation" / "predictions.parquet"
     rows = pq.read_table(predictions).to_pylist()
     rows[0]["sha256"] = "0" * 64
-    write_predictions(predictions, rows)
+    write_predictions(predictions, rows, schema_1_classes())
     finish(run_dir / "model")
     assert codes(inspected(run_dir, clean)) == {"split-mismatch"}
-    write_predictions(predictions, rows[1:])
+    write_predictions(predictions, rows[1:], schema_1_classes())
     finish(run_dir / "model")
     assert codes(inspected(run_dir, clean)) == {"split-mismatch"}
 
@@ -111,7 +113,7 @@ def test_a_group_on_both_sides_is_refused(run_dir: Path, clean: Prepared, side: 
     first["group"] = outside
     split.__dict__.pop("hash", None)
     split.write_csv(evaluation / "split.csv")
-    write_predictions(evaluation / "predictions.parquet", rows)
+    write_predictions(evaluation / "predictions.parquet", rows, schema_1_classes())
     said = Split.read(evaluation / "split.csv").hash
     edit(run_dir / "model" / "lungct.json", lambda record: record["provenance"]["split"].update(hash=said))
     finish(run_dir / "model")
@@ -151,10 +153,10 @@ def test_a_rule_for_abstaining_that_was_lost_is_worse(run_dir: Path, clean: Prep
     old = Path(shutil.copytree(sealed, run_dir.parent / "last"))
     rule = AbstainRule(min_confidence=0.5).to_json()
     edit(old / "lungct.json", lambda record: record["calibration"].update(abstain=rule))
-    assert codes(inspected(run_dir, clean), V2, last=Last("v1.0.0", "a" * 40, old)) == {"calibration-worse"}
+    assert codes(inspected(run_dir, clean), V2, last=Last("v1.0.0", "a" * 40, ModelRepo(old))) == {"calibration-worse"}
     edit(run_dir / "model" / "lungct.json", lambda record: record["calibration"].update(abstain=rule))
     made = inspected(run_dir, clean)
-    assert "calibration-worse" not in codes(made, V2, last=Last("v1.0.0", "a" * 40, old))
+    assert "calibration-worse" not in codes(made, V2, last=Last("v1.0.0", "a" * 40, ModelRepo(old)))
 
 
 @pytest.mark.parametrize("spoil", ["ring knows", "ring alone knows", "not stored"])
@@ -168,17 +170,17 @@ def test_what_sees_only_the_ring_must_know_less(run_dir: Path, clean: Prepared, 
             row["ring_logits"] = row["logits"]
         elif spoil == "not stored":
             del row["ring_nearest_neighbour"]
-    write_predictions(predictions, rows)
+    write_predictions(predictions, rows, schema_1_classes())
     finish(run_dir / "model")
     assert codes(inspected(run_dir, clean)) == {"shortcut-probe"}
 
 
 def test_the_same_weights_must_answer_the_canaries_as_before(clean: Prepared, sealed: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(sealed, tmp_path / "last"))
-    last = Last("v1.0.0", "a" * 40, folder)
-    write_canaries(folder, clean.canaries.files, clean.canaries.golden + np.float32(0.5e-4))
+    last = Last("v1.0.0", "a" * 40, ModelRepo(folder))
+    write_canaries(folder, clean.canaries.files, clean.canaries.golden + np.float32(0.5e-4), clean.evidence.classes)
     assert codes(clean, V2, last=last) == set()
-    write_canaries(folder, clean.canaries.files, clean.canaries.golden + np.float32(3e-4))
+    write_canaries(folder, clean.canaries.files, clean.canaries.golden + np.float32(3e-4), clean.evidence.classes)
     assert codes(clean, V2, last=last) == {"canary-changed"}
 
 
@@ -223,7 +225,7 @@ def test_figures_and_card_must_follow_from_the_predictions(run_dir: Path, clean:
 def test_abstentions_without_a_rule_are_refused(run_dir: Path, clean: Prepared) -> None:
     predictions = run_dir / "model" / "evaluation" / "predictions.parquet"
     rows = pq.read_table(predictions).to_pylist()
-    write_predictions(predictions, [row | {"abstained": "low-confidence"} for row in rows])
+    write_predictions(predictions, [row | {"abstained": "low-confidence"} for row in rows], schema_1_classes())
     finish(run_dir / "model")
     assert codes(inspected(run_dir, clean)) == {"calibration-mismatch"}
 
@@ -242,7 +244,7 @@ def test_a_figure_that_no_draw_moves_is_let_through_no_more_than_its_value() -> 
     def said(value: float) -> tuple[list[str], list[str]]:
         figure = {"value": value, "low": None, "high": None, "constant": True, "a": 0.2, "b": 0.1}
         found = SimpleNamespace(figures={"balanced_accuracy": figure, "ece": figure}, how="paired")
-        evidence = SimpleNamespace(contract={})
+        evidence = SimpleNamespace(calibration={})
         notes: list[str] = []
         reasons = [*_regression(found, "v1.0.0", notes), *_calibration(found, evidence, evidence, "v1.0.0")]
         return [reason.code for reason in reasons], notes

@@ -13,8 +13,8 @@ from huggingface_hub import HfApi
 from command_here import run_here
 from helpers import run
 from hub_server import HubServer
+from lungct_hf.hub import ModelRepo
 from lungct_hf.release.evidence import card_reasons
-from lungct_hf.release.record import record_of
 from lungct_hf.release.version import Version
 from release_runs import write_run
 
@@ -224,6 +224,6 @@ def test_versions_are_ordered_as_numbers_and_rollbacks_follow_theirs() -> None:
 
 
 def test_the_record_names_what_the_folder_holds(sealed: Path) -> None:
-    record = record_of(sealed) or {}
+    record = ModelRepo(sealed).release or {}
     assert record["version"] == "1.0.0" and set(record["files"]) >= {"model.safetensors", "evaluation/split.csv"}
-    assert not card_reasons(sealed, [REPO])
+    assert not card_reasons(ModelRepo(sealed), [REPO])

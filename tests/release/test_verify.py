@@ -21,7 +21,8 @@ from lungct_hf.cohort import Split
 from lungct_hf.decision import AbstainRule, Calibration, decide
 from lungct_hf.evaluation import write_predictions
 from lungct_hf.files import write_json
-from lungct_hf.hub import author_text, write_card
+from lungct_hf.hub import ModelRepo, author_text, write_card
+from lungct_hf.known_sets import schema_1_classes
 from lungct_hf.labels import LABELS, SCHEMA_1
 from lungct_hf.release.evidence import (
     card_reasons,
@@ -30,7 +31,7 @@ from lungct_hf.release.evidence import (
     read_evidence,
     rule_reasons,
 )
-from lungct_hf.release.record import file_hashes, record_of, write_record
+from lungct_hf.release.record import file_hashes, write_record
 from lungct_hf.release.verify import verify
 from release_runs import write_run
 
@@ -44,7 +45,7 @@ def false(folder: Path) -> set[str]:
 
 def rewrite_record(folder: Path) -> None:
     """What a careful forger does last: the record of the files' hashes."""
-    write_record(folder, (record_of(folder) or {}) | {"files": file_hashes(folder)})
+    write_record(folder, (ModelRepo(folder).release or {}) | {"files": file_hashes(ModelRepo(folder))})
 
 
 def test_what_a_release_wrote_is_true_without_the_data(sealed: Path) -> None:
@@ -75,17 +76,19 @@ def test_any_digit_of_the_card_counts(published: Path) -> None:
     for place in np.random.default_rng(0).choice(places, 25, replace=False).tolist():
         other = str((int(card[place]) + 1) % 10)
         (published / "README.md").write_text(card[:place] + other + card[place + 1 :])
-        assert card_reasons(published, [REPO]), card[place - 30 : place + 30]
+        assert card_reasons(ModelRepo(published), [REPO]), card[place - 30 : place + 30]
     (published / "README.md").write_text(card.replace("\n", "\r\n"))
-    assert not card_reasons(published, [REPO])  # a Windows editor changes no claim
+    assert not card_reasons(ModelRepo(published), [REPO])  # a Windows editor changes no claim
 
 
 def test_the_authors_own_words_are_theirs(published: Path) -> None:
     card = (published / "README.md").read_text()
     (published / "README.md").write_text(card.replace("<!-- author:end -->", "We saw 99.9 %.\n<!-- author:end -->"))
-    assert "99.9" in author_text((published / "README.md").read_text()) and not card_reasons(published, [REPO])
+    assert "99.9" in author_text((published / "README.md").read_text()) and not card_reasons(
+        ModelRepo(published), [REPO]
+    )
     (published / "README.md").unlink()
-    assert card_reasons(published, [REPO])
+    assert card_reasons(ModelRepo(published), [REPO])
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -111,7 +114,7 @@ def test_any_figure_of_metrics_json_counts(published: Path) -> None:
         step = 2e-4 if found[place][-1] == "undefined" else 1e-5  # a share of draws is stored with four decimals
         inner[found[place][-1]] = value + 1 if isinstance(value, int) else value + step
         write_json(path, changed)
-        assert metrics_reasons(read_evidence(published)), found[place]
+        assert metrics_reasons(read_evidence(ModelRepo(published))), found[place]
 
 
 def test_abstentions_must_be_what_the_rule_decides(published: Path) -> None:
@@ -134,8 +137,8 @@ def test_abstentions_must_be_what_the_rule_decides(published: Path) -> None:
         kept = [row | {"abstained": one.reason or ""} for row, one in zip(rows, decided, strict=True)]
         if turned is not None:
             kept[turned]["abstained"] = "" if kept[turned]["abstained"] else "low-confidence"
-        write_predictions(predictions, kept)
-        return [reason.code for reason in rule_reasons(read_evidence(published))]
+        write_predictions(predictions, kept, schema_1_classes())
+        return [reason.code for reason in rule_reasons(read_evidence(ModelRepo(published)))]
 
     coverage, error = len(answered) / len(held_out), wrong / len(answered)
     assert reasons(coverage, error) == []
@@ -149,9 +152,9 @@ def test_a_figure_that_was_left_out_or_put_in_counts(published: Path) -> None:
     path = published / "evaluation" / "metrics.json"
     stored = json.loads(path.read_text())
     write_json(path, {key: value for key, value in stored.items() if key != "baselines"})
-    assert metrics_reasons(read_evidence(published))
+    assert metrics_reasons(read_evidence(ModelRepo(published)))
     write_json(path, stored | {"external_test": {"accuracy": 1.0}})
-    assert metrics_reasons(read_evidence(published))
+    assert metrics_reasons(read_evidence(ModelRepo(published)))
 
 
 def test_forged_evidence_is_found_even_with_everything_around_it_made_to_fit(published: Path) -> None:
@@ -173,9 +176,9 @@ def test_eval_results_must_be_those_of_the_metrics(published: Path) -> None:
     entries = yaml.safe_load(path.read_text())
     entries[0]["value"] = 0.99
     path.write_text(yaml.safe_dump(entries))
-    assert eval_results_reasons(published)
+    assert eval_results_reasons(ModelRepo(published))
     path.unlink()
-    assert eval_results_reasons(published)
+    assert eval_results_reasons(ModelRepo(published))
 
 
 def test_swapped_rows_of_the_predictions_are_found(published: Path) -> None:
@@ -187,7 +190,7 @@ def test_swapped_rows_of_the_predictions_are_found(published: Path) -> None:
     for column in ("logits", "label", "sha256"):
         swapped = [dict(row) for row in rows]
         swapped[one][column], swapped[other][column] = rows[other][column], rows[one][column]
-        write_predictions(path, swapped)
+        write_predictions(path, swapped, schema_1_classes())
         rewrite_record(published)
         assert false(published) & {"metrics-mismatch", "split-mismatch"}, column
 
@@ -237,7 +240,7 @@ def test_persons_are_looked_for_without_evidence_as_well(published: Path) -> Non
 def test_persons_that_the_author_let_through_are_a_note(published: Path) -> None:
     (published / "DOE_JANE.txt").write_text("x")
     allowed = [{"code": "patient-data", "sentence": "the path DOE_JANE.txt looks like a person's name"}]
-    write_record(published, (record_of(published) or {}) | {"allowed": allowed})
+    write_record(published, (ModelRepo(published).release or {}) | {"allowed": allowed})
     found = verify(str(published))
     assert "patient-data" not in {reason.code for reason in found.false}
     assert any("let it through" in note and "DOE_JANE" in note for note in found.notes)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from helpers import draw_slice, write_pictures
-from lungct_hf.model import LungCTClassifier
+from lungct_hf import LungCTClassifier
 from small_model import write_model
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +10,22 @@ import torch
 from PIL import Image
 
 from helpers import draw_slice, wake_up
+from lungct_hf import LungCTClassifier
 from lungct_hf.classes import Classes
 from lungct_hf.contract import Contract
 from lungct_hf.decision import AbstainRule, Calibration, FeatureDistance
-from lungct_hf.known_sets import schema_1_classes
-from lungct_hf.model import LungCTClassifier, build_network
+from lungct_hf.known_sets import phantoms, schema_1_classes
+from lungct_hf.model import build_network
 from lungct_hf.model.network import logits_and_features
 from lungct_hf.model.onnx_export import export_onnx
+from lungct_hf.slices.limits import fit_limits
+from lungct_hf.slices.phantom import draw_phantom
 from lungct_hf.slices.preprocess import Preprocessing
+from lungct_hf.slices.source import Frame, open_slices
+from lungct_hf.slices.window import Window
 
 SIZE = 64
+WIDE = Window(-450.0, 2400.0)
 TWO = Classes(("clear", "shadow"), ("shadow",))
 TWENTY = Classes(tuple(f"finding number {number}" for number in range(20)), ("finding number 3", "finding number 19"))
 
@@ -60,3 +67,18 @@ def write_model(folder: Path, *, size: int = SIZE, classes: Classes | None = Non
     contract = Contract("mobilenetv2_035", classes, preprocessing, calibration=calibration, onnx=record)
     LungCTClassifier(network, contract).save_pretrained(folder)
     return folder
+
+
+def drawn_slices(window: Window, count: int = 24) -> list[Image.Image]:
+    """Phantoms as an export in this window has them."""
+    labels = phantoms().classes
+    hu = [draw_phantom(labels[seed % len(labels)], seed, 0.0, size=192) for seed in range(count)]
+    return [Image.fromarray(window.apply(one)) for one in hu]
+
+
+def write_model_for(folder: Path, window: Window) -> Path:
+    """`write_model` with the input limits of phantoms in `window`."""
+    reports = [found.report for found in open_slices(drawn_slices(window)) if isinstance(found, Frame)]
+    classifier = LungCTClassifier.from_pretrained(write_model(folder.with_name(f"{folder.name}-before")))
+    classifier.contract = replace(classifier.contract, limits=fit_limits(reports))
+    return classifier.save_pretrained(folder)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+import torch
 from PIL import Image
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
@@ -20,11 +21,13 @@ from lungct_hf import LungCT, LungCTClassifier, LungCTError, Prediction
 from lungct_hf.classes import Classes
 from lungct_hf.errors import UsageError
 from lungct_hf.evaluation import Sample
+from lungct_hf.known_sets import schema_1_classes
 from lungct_hf.runtime import lungct as module
 from lungct_hf.runtime.prediction import activation_map, columns
 from lungct_hf.slices.frame import Frame
 from lungct_hf.slices.report import InputReport
-from small_model import TWENTY, TWO, write_model
+from lungct_hf.slices.window import LUNG_WINDOW, Window
+from small_model import TWENTY, TWO, WIDE, drawn_slices, write_model, write_model_for
 
 
 @pytest.fixture(scope="module")
@@ -87,16 +90,66 @@ def test_a_data_set_is_windowed_as_the_contract_says(model: LungCT) -> None:
         model.predict({"a": 1})
 
 
-def test_decisions_are_those_of_the_classifier(model: LungCT, model_dir: Path, slices: list[Path]) -> None:
-    expected = LungCTClassifier.from_pretrained(model_dir).decide(slices)
-    found = model.predict(slices, force=True, batch_size=3)
-    assert [row.label for row in found] == [one.label for one in expected]
-    assert {row.decision for row in found} >= {"abstain", "malignant"}
-    for row, one in zip(found, expected, strict=True):
-        assert row.probabilities == pytest.approx(one.probabilities, abs=1e-4)
-        assert row.distance == pytest.approx(one.distance, rel=1e-4)
-        if not row.forced:
-            assert row.reason == one.reason
+def test_no_door_is_less_safe(model: LungCT, model_dir: Path, slices: list[Path], tmp_path: Path) -> None:
+    """LungCTClassifier answers, abstains and refuses as LungCT does, in every word and within rounding."""
+    ct().save_as(tmp_path / "slice.dcm", enforce_file_format=True)
+    given = [*slices, tmp_path / "slice.dcm", ct(), b"text", tmp_path / "absent.png", Image.effect_noise((90, 90), 9)]
+    classifier = LungCTClassifier.from_pretrained(model_dir)
+    assert (classifier.labels, classifier.name, classifier.revision) == (model.labels, model.name, model.revision)
+    for force in (False, True):
+        options = {"cam": True, "force": force, "batch_size": 3}
+        theirs, ours = classifier.predict(given, **options), model.predict(given, **options)
+        assert [same_words(row) for row in theirs] == [same_words(row) for row in ours]
+        for row, other in zip(theirs, ours, strict=True):
+            assert (row.cam is None) == (other.cam is None)
+            if other.probabilities is not None:
+                assert row.probabilities == pytest.approx(other.probabilities, abs=1e-4)
+                assert row.distance == pytest.approx(other.distance, rel=1e-4)
+                assert row.cam == pytest.approx(other.cam, abs=1e-2)
+        study, case = classifier.predict_study(given, force=force), model.predict_study(given, force=force)
+        assert (study.decision, study.reason, study.used) == (case.decision, case.reason, case.used)
+    assert {row.decision for row in ours} >= {"abstain", "malignant", "error"}
+    assert "refused" in {row.decision for row in model.predict(given)}
+    squares = model.contract.preprocessing.squares([Image.open(path).convert("RGB") for path in slices])
+    logits, features, _ = model.predict_images(squares)
+    assert classifier.decide(logits, features) == model.decide(logits, features)
+    assert classifier.predict_images(squares)[0] == pytest.approx(logits, abs=1e-4)
+    for name in ("predict", "predict_study", "predict_images", "decide", "judge", "study", "labels", "name"):
+        assert getattr(LungCTClassifier, name) is getattr(LungCT, name), "one code, not two"
+
+
+@pytest.mark.parametrize(("own", "other"), [(LUNG_WINDOW, WIDE), (WIDE, LUNG_WINDOW)], ids=["usual", "wide"])
+def test_slices_unlike_those_a_model_learned_from_are_refused_at_every_door(
+    own: Window, other: Window, tmp_path: Path
+) -> None:
+    folder = write_model_for(tmp_path / "model", own)
+    doors = [LungCT.from_pretrained(folder), LungCT.from_pretrained(folder, backend="torch")]
+    doors.append(LungCTClassifier.from_pretrained(folder))
+    for model in doors:
+        assert model.contract.limits is not None
+        kept = model.predict(drawn_slices(own, 12))
+        assert not any(row.decision == "refused" for row in kept)
+        refused = model.predict(drawn_slices(other, 12))
+        assert {(row.decision, row.reason) for row in refused} == {("refused", "wrong-window")}
+        assert json.dumps([row.to_json() for row in refused], allow_nan=False), "what was found and wanted is a fact"
+        assert model.predict_study(drawn_slices(other, 3)).decision == "refused"
+
+
+def same_words(row: Prediction) -> dict[str, object]:
+    """All of a row but its figures."""
+    return {key: value for key, value in row.to_json().items() if not isinstance(value, float)}
+
+
+def test_a_classifier_in_training_mode_answers_as_in_evaluation_and_goes_on_training(
+    model_dir: Path, slices: list[Path]
+) -> None:
+    classifier = LungCTClassifier.from_pretrained(model_dir)
+    expected = [row.probabilities for row in classifier.predict(slices, force=True)]
+    before = {name: value.clone() for name, value in classifier.state_dict().items()}
+    classifier.train()
+    assert [row.probabilities for row in classifier.predict(slices, force=True)] == expected
+    assert classifier.training and classifier.network.training
+    assert all(torch.equal(value, before[name]) for name, value in classifier.state_dict().items())
 
 
 def test_a_bad_file_is_a_row_with_its_reason(model: LungCT, disc: Image.Image, tmp_path: Path) -> None:
@@ -224,7 +277,8 @@ def test_a_study_is_ordered_and_pooled(model: LungCT, tmp_path: Path) -> None:
     assert [Path(row.file).name for row in study.slices] == ["b.dcm", "c.dcm", "a.dcm"]
     mean = np.mean([list(row.probabilities.values()) for row in study.slices], axis=0)
     assert list(study.probabilities.values()) == pytest.approx(mean.tolist())
-    case = Sample.of(np.zeros(3, int), probabilities=np.array([list(r.probabilities.values()) for r in study.slices]))
+    given = np.array([list(r.probabilities.values()) for r in study.slices])
+    case = Sample.of(np.zeros(3, int), probabilities=given, classes=schema_1_classes())
     pooled = replace(case, groups=np.array(["one case"] * 3)).cases().probabilities
     assert list(study.probabilities.values()) == pytest.approx(pooled[0].tolist())  # as the figures pool
     assert study.used == 3 and study.series == 1 and study.confidence == pytest.approx(mean.max())

@@ -51,19 +51,18 @@ def compare(model_dir: Path, paths: list[Path]) -> tuple[dict[str, float], list[
     timms = torch.stack([steps(picture) for picture in pictures])
     with torch.inference_mode():
         answers = network(timms).softmax(dim=1).numpy()
-    torchs = by_torch.predict(paths, force=True)
+    torchs, classified = by_torch.predict(paths, force=True), classifier.predict(paths, force=True)
     differences = {
         "tensor: classifier": np.stack([classifier.preprocessing(picture) for picture in pictures]) - tensors,
         "tensor: transformers": np.concatenate([by_processor(picture) for picture in pictures]) - tensors,
         "tensor: timm": timms.numpy() - tensors,
         "probability: LungCT torch": np.array([list(row.probabilities.values()) for row in torchs]) - probabilities,
-        "probability: classifier": classifier.predict(paths) - probabilities,
+        "probability: classifier": np.array([list(row.probabilities.values()) for row in classified]) - probabilities,
         "probability: transformers": np.array([by_label(pipe(one)) for one in given]) - probabilities,
         "probability: timm": answers - probabilities,
     }
-    decisions = [one.label for one in classifier.decide(paths)]
-    assert [row.label for row in expected] == [row.label for row in torchs] == decisions
-    assert [row.decision == "abstain" for row in expected] == [label is None for label in decisions]
+    for found in (torchs, classified):
+        assert [(row.decision, row.reason) for row in found] == [(row.decision, row.reason) for row in expected]
     return largest(differences), expected
 
 

@@ -20,12 +20,16 @@ from lungct_hf.runtime.prediction import NOTICE, Prediction
 from lungct_hf.serving import limits
 from lungct_hf.serving.batcher import Batcher
 from lungct_hf.serving.guard import Guard
+from lungct_hf.serving.keeper import Keeper
 from lungct_hf.serving.limits import RateLimit, check_slice_file, check_study_files
 from lungct_hf.serving.self_test import SelfTestError, self_test
+from lungct_hf.serving.service import Service
 from lungct_hf.serving.tables import study_csv
 from lungct_hf.slices.phantom import draw_phantom
 from lungct_hf.slices.source import Unreadable, open_slices
+from lungct_hf.slices.window import LUNG_WINDOW
 from published import write_published
+from runtime.small_model import WIDE, drawn_slices, write_model_for
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +81,19 @@ def test_a_failure_belongs_to_its_callers_and_the_batcher_lives_on(model: LungCT
     with pytest.raises(LungCTError, match="broken"):
         batcher.judge(Broken(), frame)  # type: ignore[arg-type]
     assert batcher.judge(model, frame)[0].cam is not None
+
+
+def test_a_server_refuses_what_its_model_did_not_learn_from(tmp_path: Path) -> None:
+    keeper = Keeper(str(write_model_for(tmp_path / "model", WIDE)))
+    keeper.start()
+    keeper.wait_until_ready()
+    service = Service(keeper)
+    for name, window in (("own", WIDE), ("other", LUNG_WINDOW)):
+        drawn_slices(window, 1)[0].save(tmp_path / f"{name}.png")
+    assert service.slice(tmp_path / "own.png")[1].decision != "refused"
+    assert service.slice(tmp_path / "other.png")[1].reason == "wrong-window"
+    study = service.study([tmp_path / "own.png", tmp_path / "other.png"])
+    assert [row.decision == "refused" for row in study.slices] == [False, True]
 
 
 def test_a_full_line_is_said(model: LungCT) -> None:

@@ -1,6 +1,7 @@
 """The input checks: slices pass however they are framed, anything else is refused for the right reason."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from made_slices import only
 from PIL import Image
 
-from lungct_hf.labels import LABELS
+from lungct_hf.known_sets import phantoms
 from lungct_hf.slices.checks import MIN_SIDE, check_picture
 from lungct_hf.slices.measure import flood, layout, otsu, small_grey
 from lungct_hf.slices.phantom import draw_phantom
@@ -20,6 +21,7 @@ from lungct_hf.slices.report import CODES, WARNINGS, InputReport, ordered
 from lungct_hf.slices.source import Frame, open_slices
 from lungct_hf.slices.window import LUNG_WINDOW, Window
 
+LABELS = phantoms().classes
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "input_checks.py"
 
 
@@ -33,7 +35,7 @@ def benchmark() -> ModuleType:
 
 
 def phantom(seed: int, size: int, window: Window = LUNG_WINDOW) -> Image.Image:
-    return Image.fromarray(window.apply(draw_phantom(LABELS[seed % 3], seed, 0.0, size=size))).convert("RGB")
+    return Image.fromarray(window.apply(draw_phantom(LABELS[seed % len(LABELS)], seed, 0.0, size=size))).convert("RGB")
 
 
 @pytest.mark.parametrize("size", [64, 96, 128, 192, 224, 256, 300, 512])
@@ -58,8 +60,9 @@ def test_framing_keeps_a_slice_a_slice(benchmark: ModuleType) -> None:
 
 def test_everything_drawn_gets_its_code(benchmark: ModuleType) -> None:
     right: dict[str, list[bool]] = {}
+    limits = benchmark.phantom_limits()
     for name, expected, picture in benchmark.drawn():
-        reason = InputReport(ordered(check_picture(picture).codes)).reason
+        reason = InputReport(ordered(check_picture(picture, limits=limits).codes)).reason
         right.setdefault(name, []).append(reason == expected)
     assert len(right) > 12
     for name, hits in right.items():
@@ -170,7 +173,12 @@ def test_wrong_inputs_are_caught() -> None:
 @pytest.mark.slow
 def test_the_benchmark_prints_and_writes_its_rates(tmp_path: Path) -> None:
     phantom(0, 128).save(tmp_path / "slice.png")
-    command = [sys.executable, str(SCRIPT), "--slices", str(tmp_path), "--json", str(tmp_path / "rates.json")]
+    for seed in range(1, 6):
+        phantom(seed, 128).save(tmp_path / f"slice {seed}.png")
+    folder = str(tmp_path)
+    command = [sys.executable, str(SCRIPT), "--model", folder, "--slices", folder, "--json", f"{folder}/rates.json"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and "should be" in done.stdout, done.stderr
-    assert '"milliseconds_median"' in (tmp_path / "rates.json").read_text()
+    assert "refused on average" in done.stdout
+    rates = json.loads((tmp_path / "rates.json").read_text())
+    assert rates["milliseconds_median"] > 0 and len(rates["halves"]) == 40 and rates["input_limits"]["slices"] == 6

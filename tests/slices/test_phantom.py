@@ -15,11 +15,12 @@ import pytest
 from PIL import Image
 
 from lungct_hf.errors import LungCTError, UsageError
-from lungct_hf.labels import LABELS
+from lungct_hf.known_sets import phantoms
 from lungct_hf.slices import phantom
 from lungct_hf.slices.phantom import FIELD_OF_VIEW, SLICE_REACH, draw_phantom, write_phantom_cohort
 from lungct_hf.slices.phantom_anatomy import draw_nodule, draw_patient
 
+LABELS = phantoms().classes.names
 SMALL = {"patients_per_class": 2, "slices_per_patient": 2, "size": 48}
 
 
@@ -49,6 +50,23 @@ def test_the_same_arguments_draw_the_same_bytes(label: str) -> None:
     first, again = draw_phantom(label, 7, 1.5, size=96), draw_phantom(label, 7, 1.5, size=96)
     assert first.dtype == np.int16 and first.shape == (96, 96)
     assert sha256(first) == sha256(again)
+
+
+def test_the_pixels_are_those_that_published_models_were_checked_with() -> None:
+    # The canaries of every released model are logits on these drawings. One pixel that rounds otherwise is fine.
+    known = {"normal": (-594.766, 454.145), "benign": (-591.477, 455.955), "malignant": (-582.567, 458.487)}
+    drawn = {label: draw_phantom(label, 7, 1.5, size=96) for label in LABELS}
+    assert {label: (hu.mean(), hu.std()) for label, hu in drawn.items()} == {
+        label: pytest.approx(pair, abs=0.001) for label, pair in known.items()
+    }
+
+
+def test_every_class_says_what_it_shows() -> None:
+    known = phantoms()
+    assert set(known.nodules) == set(known.classes) and set(known.nodules.values()) == {"none", "smooth", "spiculated"}
+    assert {label: draw_nodule(label, 3) is None for label in known.classes} == {
+        label: kind == "none" for label, kind in known.nodules.items()
+    }
 
 
 def test_another_process_draws_the_same_bytes() -> None:

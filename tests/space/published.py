@@ -16,7 +16,7 @@ from lungct_hf import LungCT
 from lungct_hf.evaluation.plots import write_plots
 from lungct_hf.evaluation.predictions import write_predictions
 from lungct_hf.evaluation.report import evaluate_predictions
-from lungct_hf.known_sets import phantoms
+from lungct_hf.known_sets import phantoms, schema_1_classes
 from lungct_hf.slices.phantom import draw_phantom
 from lungct_hf.slices.window import LUNG_WINDOW
 from runtime.small_model import write_model
@@ -53,7 +53,7 @@ def write_evidence(folder: Path) -> None:
     evaluation.mkdir()
     table = rows(rng, protocol="linked", nearest_neighbour="normal", ring_nearest_neighbour="benign")
     table += rows(rng, protocol="image", signal=4.0, nearest_neighbour="normal", ring_nearest_neighbour="benign")
-    write_predictions(evaluation / "predictions.parquet", table)
+    write_predictions(evaluation / "predictions.parquet", table, schema_1_classes())
     split = {"protocol": "linked", "grouping": "linked", "hash": "ab" * 32, "groups_crossing": 0}
     report = evaluate_predictions(evaluation / "predictions.parquet", split=split, replicates=50)
     (evaluation / "metrics.json").write_text(json.dumps(report.metrics))

@@ -15,13 +15,13 @@ import yaml
 from PIL import Image
 
 from helpers import LABELS, ROOT, TINY, run, train, train_command, write_cohort
+from lungct_hf import LungCTClassifier
 from lungct_hf.cohort import load_cohort
-from lungct_hf.decision import tempering
 from lungct_hf.errors import UsageError
 from lungct_hf.evaluation import VIEWS, evaluate_predictions, fit_temperatures, read_predictions, score
 from lungct_hf.fit.cross_validation import check_folds
 from lungct_hf.fit.options import parse_options
-from lungct_hf.model import LungCTClassifier
+from lungct_hf.known_sets import schema_1_classes
 
 RECIPES = ROOT / "training" / "recipes"
 
@@ -57,7 +57,7 @@ def test_every_slice_is_tested_once_per_seed_with_baselines_beside_it(finished: 
     assert len(keys) == len(set(keys)) == 2 * 3 * 4 * 3
     assert set(table["protocol"].to_pylist()) == {"column:patient_id"} and set(table["split"].to_pylist()) == {"test"}
     metrics = read_json(folder / "evaluation" / "metrics.json")
-    assert metrics["test"]["confusion_matrix"] == score(labels, logits)["confusion_matrix"]
+    assert metrics["test"]["confusion_matrix"] == score(labels, logits, schema_1_classes())["confusion_matrix"]
     assert [(row["seed"], row["fold"]) for row in metrics["test"]["folds"]] == sorted(RUNS)
     for name in VIEWS:
         named = np.array(table[name].to_pylist()) == np.array(table["label"].to_pylist())
@@ -126,18 +126,16 @@ def test_the_published_model_is_calibrated_on_the_folds_validation_groups(finish
     for seed, fold in RUNS:
         path = finished[0] / f"seed-{seed}/fold-{fold}/model/evaluation/predictions.parquet"
         rows += [row for row in read_predictions(path)[0].to_pylist() if row["split"] == "validation"]
-    raw = np.array(
-        [
-            np.dot(row["logits"], tempering(3, 1 / row["temperature"], 1 / row["benign_temperature"], ((0, 1), (2,))))
-            for row in rows
-        ]
-    )
+    raw = np.array([row["raw_logits"] for row in rows])
     labels = np.array([LABELS.index(row["label"]) for row in rows])
-    wanted = fit_temperatures(raw, labels, np.array([row["group"] for row in rows]))
-    assert (record["temperature"], record["within_temperature"]) == pytest.approx(wanted, rel=1e-5)
+    groups = np.array([row["group"] for row in rows])
+    wanted = fit_temperatures(raw, labels, groups, classes=schema_1_classes())
+    assert (record["temperature"], record["within_temperature"]) == pytest.approx(wanted[:2], rel=1e-5)
+    assert record["blocks"] == [list(block) for block in wanted.blocks]
     assert record["folded_into_weights"]
     assert record["abstain"]["distance"] is not None
-    decided = LungCTClassifier.from_pretrained(finished[0] / "model").decide([Image.new("RGB", (72, 72), "red")] * 2)
+    classifier = LungCTClassifier.from_pretrained(finished[0] / "model")
+    decided = classifier.predict([Image.new("RGB", (72, 72), "red")] * 2, force=True)
     assert decided[0].distance is not None and decided[0].distance > 0
 
 

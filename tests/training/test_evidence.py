@@ -11,6 +11,7 @@ import pyarrow.compute
 import pytest
 
 from helpers import write_cohort
+from lungct_hf import LungCTClassifier
 from lungct_hf.cohort import Cohort, Split, load_cohort, make_split
 from lungct_hf.contract import Contract
 from lungct_hf.decision import Calibration
@@ -18,8 +19,7 @@ from lungct_hf.errors import UsageError
 from lungct_hf.evaluation import VIEWS, read_predictions, uncalibrated_logits
 from lungct_hf.fit.evidence import Answers, HeldOut, calibrate, fold_into, write_evidence
 from lungct_hf.fit.model_repo import write_model_repo
-from lungct_hf.labels import SCHEMA_1
-from lungct_hf.model import LungCTClassifier, build_network
+from lungct_hf.model import build_network
 from lungct_hf.slices.preprocess import Preprocessing
 
 ARCHITECTURE = "mobilenetv2_035"
@@ -42,7 +42,7 @@ class Said:
     def judged(self, split: Split) -> tuple[Answers, Calibration]:
         training = self.train[1], split.labels[split.indices("train")]
         sides = {"validation": self.validation, "test": self.test}
-        found = {name: HeldOut.of(split.indices(name), *said, training) for name, said in sides.items()}
+        found = {name: HeldOut.of(split.indices(name), *said, training, split.classes) for name, said in sides.items()}
         return Answers(**found, ring=self.test[0]), calibrate(split, found["validation"], training)
 
 
@@ -76,7 +76,7 @@ def test_every_end_of_a_run_gives_a_model_that_loads(data: tuple[Cohort, Split],
     metrics = write_model_repo(
         tmp_path / "model",
         build_network(ARCHITECTURE),
-        Contract(ARCHITECTURE, SCHEMA_1, Preprocessing(size=64)),
+        Contract(ARCHITECTURE, cohort.classes, Preprocessing(size=64)),
         cohort=cohort,
         split=split,
         answers=found,
@@ -135,7 +135,7 @@ def test_several_networks_each_measure_their_own_slices(data: tuple[Cohort, Spli
     for scale, turn in zip((1.0, 50.0), turns, strict=True):  # features of the second network are fifty times as large
         said = answers(turn)
         rows, training = turn.indices("validation"), (scale * said.train[1], turn.labels[turn.indices("train")])
-        parts.append(HeldOut.of(rows, said.validation[0], scale * said.validation[1], training))
+        parts.append(HeldOut.of(rows, said.validation[0], scale * said.validation[1], training, turn.classes))
     found = HeldOut.joined(parts)
     assert found.rows.tolist() == np.flatnonzero(split.split != "test").tolist() and found.distances is not None
     assert found.distances.max() < 5  # each in units of its own network

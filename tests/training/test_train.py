@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from helpers import TINY, run, train, train_command, write_cohort
+from helpers import TINY, chances, run, train, train_command, write_cohort
 from lungct_hf import LungCTClassifier
 from lungct_hf.evaluation import evaluate_predictions, fit_temperatures, read_predictions, score, uncalibrated_logits
 from lungct_hf.evaluation.metrics import softmax
+from lungct_hf.known_sets import schema_1_classes
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def test_every_figure_is_recomputed_from_the_predictions(finished: tuple[Path, s
     splits = np.array(table["split"].to_pylist())
     for name in ("test", "validation"):
         rows = splits == name
-        for key, value in score(labels[rows], logits[rows]).items():
+        for key, value in score(labels[rows], logits[rows], schema_1_classes()).items():
             if key == "per_class":
                 for label, figures in value.items():
                     assert {k: metrics[name][key][label][k] for k in figures} == pytest.approx(figures), label
@@ -81,7 +82,9 @@ def test_every_figure_is_recomputed_from_the_predictions(finished: tuple[Path, s
     assert json.loads(json.dumps(again)) == metrics
     # and the stored logits are those of the published weights
     paths = [cohort / name for name in table["id"].to_pylist()]
-    assert LungCTClassifier.from_pretrained(model).predict(paths) == pytest.approx(softmax(logits), abs=1e-5)
+    assert chances(LungCTClassifier.from_pretrained(model).predict(paths, force=True)) == pytest.approx(
+        softmax(logits), abs=1e-5
+    )
 
 
 def test_no_group_is_on_two_sides_and_every_slice_is_on_one(finished: tuple[Path, str]) -> None:
@@ -124,13 +127,17 @@ def test_the_calibration_is_in_the_weights_and_decides_as_stored(finished: tuple
     # refitted from the stored validation rows alone
     before = uncalibrated_logits(table)
     assert before is not None
-    refitted = fit_temperatures(before[held_out], labels[held_out], groups[held_out])
-    assert refitted == pytest.approx((calibration.temperature, calibration.within_temperature), rel=1e-3)
-    decisions = classifier.decide([cohort / name for name in table["id"].to_pylist()])
+    refitted = fit_temperatures(
+        before[held_out], labels[held_out], groups[held_out], classes=classifier.contract.classes
+    )
+    assert refitted[:2] == pytest.approx((calibration.temperature, calibration.within_temperature), rel=1e-3)
+    assert refitted.blocks == calibration.blocks
+    decisions = classifier.predict([cohort / name for name in table["id"].to_pylist()], force=True)
     for decision, reason in zip(decisions, table["abstained"].to_pylist(), strict=True):
         # a slice that set a threshold lies on it, where another batch size may fall to the other side
         to_threshold = (decision.confidence - rule.min_confidence, decision.distance - rule.max_distance)
-        assert (decision.reason or "") == reason or min(map(abs, to_threshold)) < 1e-4
+        said = (decision.reason or "") if not decision.forced else reason if decision.label is None else ""
+        assert (said == reason and (decision.label is None) == bool(reason)) or min(map(abs, to_threshold)) < 1e-4
     assert [d.distance for d in decisions] == pytest.approx(table["distance"].to_pylist(), abs=1e-4)
     named = np.array(table["nearest_neighbour"].to_pylist())
     assert all(named[sides == "test"] != None) and all(named[held_out] == None)  # noqa: E711
@@ -175,11 +182,15 @@ def test_two_processes_on_ragged_data_give_the_figures_of_one(cohort: Path, tmp_
     assert provenance["training"]["processes"] == 2
     table, labels, logits = read_predictions(model / "evaluation" / "predictions.parquet")
     assert len(set(table["id"].to_pylist())) == table.num_rows == provenance_held_out(model)
-    alone = LungCTClassifier.from_pretrained(model).predict([cohort / name for name in table["id"].to_pylist()])
+    paths = [cohort / name for name in table["id"].to_pylist()]
+    alone = chances(LungCTClassifier.from_pretrained(model).predict(paths, force=True))
     assert alone == pytest.approx(softmax(logits), abs=1e-5)
     test = np.array(table["split"].to_pylist()) == "test"
     metrics = json.loads((model / "evaluation" / "metrics.json").read_text())
-    assert score(labels[test], np.log(alone[test]))["confusion_matrix"] == metrics["test"]["confusion_matrix"]
+    assert (
+        score(labels[test], np.log(alone[test]), schema_1_classes())["confusion_matrix"]
+        == metrics["test"]["confusion_matrix"]
+    )
 
 
 def provenance_held_out(model: Path) -> int:

@@ -13,11 +13,11 @@ import timm
 import torch
 from PIL import Image
 
-from helpers import draw_slice, wake_up, write_pictures
+from helpers import chances, draw_slice, wake_up, write_pictures
 from lungct_hf import LungCTClassifier
 from lungct_hf.decision import AbstainRule, Calibration, FeatureDistance
-from lungct_hf.errors import BadSliceError, LungCTError
-from lungct_hf.labels import SCHEMA_1
+from lungct_hf.errors import LungCTError
+from lungct_hf.known_sets import schema_1_classes
 from lungct_hf.model.network import logits_and_features
 from lungct_hf.slices.preprocess import Preprocessing
 
@@ -25,7 +25,7 @@ from lungct_hf.slices.preprocess import Preprocessing
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(3)
-    classifier = LungCTClassifier.create(SCHEMA_1, "mobilenetv2_035", Preprocessing(size=64))
+    classifier = LungCTClassifier.create(schema_1_classes(), "mobilenetv2_035", Preprocessing(size=64))
     wake_up(classifier.network, 64)
     torch.nn.init.normal_(classifier.network.classifier.weight, std=0.05)
     return classifier.save_pretrained(tmp_path_factory.mktemp("repo") / "model")
@@ -41,7 +41,7 @@ def slices(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_four_loaders_agree(model_dir: Path, slices: list[Path]) -> None:
     from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
-    ours = LungCTClassifier.from_pretrained(model_dir).predict(slices)
+    ours = chances(LungCTClassifier.from_pretrained(model_dir).predict(slices, force=True))
     assert np.ptp(ours, axis=0).max() > 0.05  # the slices get different answers
 
     pipe = pipeline("image-classification", model=str(model_dir))
@@ -112,7 +112,7 @@ def test_only_what_a_model_repo_may_hold(model_dir: Path) -> None:
 def test_saved_and_loaded_again_is_the_same(model_dir: Path, tmp_path: Path, slices: list[Path]) -> None:
     first = LungCTClassifier.from_pretrained(model_dir)
     again = LungCTClassifier.from_pretrained(first.save_pretrained(tmp_path / "copy"))
-    assert np.array_equal(first.predict(slices), again.predict(slices))
+    assert np.array_equal(*(chances(one.predict(slices, force=True)) for one in (first, again)))
     assert (tmp_path / "copy" / "lungct.json").read_text() == (model_dir / "lungct.json").read_text()
 
 
@@ -131,7 +131,7 @@ def test_evidence_goes_along_only_with_the_weights_it_is_about(model_dir: Path, 
 
 def _calibrated(folder: Path) -> LungCTClassifier:
     """A classifier whose rule refuses whatever is unlike a grey square."""
-    classifier = LungCTClassifier.create(SCHEMA_1, "mobilenetv2_035", Preprocessing(size=64))
+    classifier = LungCTClassifier.create(schema_1_classes(), "mobilenetv2_035", Preprocessing(size=64))
     wake_up(classifier.network, 64)
     inputs = torch.from_numpy(classifier.preprocessing(Image.new("RGB", (64, 64), (90, 90, 90)))[None])
     with torch.inference_mode():
@@ -146,20 +146,26 @@ def _calibrated(folder: Path) -> LungCTClassifier:
 def test_the_stored_rule_decides(tmp_path: Path) -> None:
     classifier = _calibrated(tmp_path / "m")
     grey, noise = Image.new("RGB", (64, 64), (90, 90, 90)), Image.effect_noise((64, 64), 90).convert("RGB")
-    like, unlike = classifier.decide([grey, noise], batch_size=1)
-    assert like.label in classifier.labels and like.reason is None
-    assert unlike.label is None and unlike.reason == "unlike-training-data" and unlike.distance > 1e-3
-    for decision, row in zip((like, unlike), classifier.predict([grey, noise]), strict=True):
-        assert list(decision.probabilities.values()) == pytest.approx(row.tolist(), abs=1e-5)
-    assert classifier.decide([]) == [] and len(classifier.decide(grey)) == 1
+    like, unlike = classifier.predict([grey, noise], batch_size=1, force=True)
+    assert like.label in classifier.labels and unlike.decision == "abstain" and unlike.distance > 1e-3
+    logits, features, _ = classifier.predict_images(classifier.preprocessing.squares([grey, noise]))
+    first, second = classifier.decide(logits, features)
+    assert (first.label, first.reason) == (like.label, None)
+    assert (second.label, second.reason) == (None, "unlike-training-data")
+    for decision, row in zip((first, second), (like, unlike), strict=True):
+        assert decision.probabilities == pytest.approx(row.probabilities, abs=1e-5)
+    inputs = torch.from_numpy(np.stack([classifier.preprocessing(one) for one in (grey, noise)]))
+    with torch.inference_mode():
+        assert classifier(inputs).softmax(dim=1).numpy() == pytest.approx(chances([like, unlike]), abs=1e-5)
+    assert classifier.predict([]) == [] and len(classifier.predict(grey)) == 1
 
 
 def test_without_a_stored_rule_every_slice_is_answered(model_dir: Path, slices: list[Path]) -> None:
     classifier = LungCTClassifier.from_pretrained(model_dir)
     assert classifier.contract.calibration is None
     assert "calibration" not in json.loads((model_dir / "lungct.json").read_text())
-    named = [classifier.labels[i] for i in classifier.predict(slices).argmax(axis=1)]
-    assert [decision.label for decision in classifier.decide(slices)] == named
+    rows = classifier.predict(slices, force=True)
+    assert [row.label for row in rows] == [classifier.labels[i] for i in chances(rows).argmax(axis=1)]
 
 
 def test_a_calibration_stays_with_its_weights(tmp_path: Path) -> None:
@@ -246,12 +252,11 @@ def test_a_repo_whose_preprocessing_or_labels_were_changed_is_refused(model_dir:
 def test_predict_takes_pictures_paths_and_bytes_alike(model_dir: Path, slices: list[Path]) -> None:
     classifier = LungCTClassifier.from_pretrained(model_dir)
     path = slices[0]
-    by_path = classifier.predict(path)
-    assert by_path.shape == (1, 3) and by_path.sum() == pytest.approx(1, abs=1e-6)
-    assert np.array_equal(by_path, classifier.predict(path.read_bytes()))
-    assert classifier.predict([]).shape == (0, 3)
-    with pytest.raises(BadSliceError, match="not a readable"):
-        classifier.predict(b"hello")
+    (by_path,) = classifier.predict(path, force=True)
+    assert sum(by_path.probabilities.values()) == pytest.approx(1, abs=1e-6)
+    assert by_path.probabilities == classifier.predict(path.read_bytes(), force=True)[0].probabilities
+    (text,) = classifier.predict(b"hello")
+    assert (text.decision, text.reason) == ("error", "not-an-image")
 
 
 @pytest.mark.real_data

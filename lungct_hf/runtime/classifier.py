@@ -2,50 +2,52 @@
 
 from __future__ import annotations
 
+from ..model.network import ARCHITECTURE, build_network, load_strictly  # before torch: it says so when that is missing
+
+# isort: split
+
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
 from ..classes import Classes
 from ..contract import Contract
-from ..decision import Calibration, Decision, decide
-from ..errors import LungCTError, UsageError
+from ..errors import LungCTError
 from ..files import write_atomic, write_json
-from ..hub import FetchedModel, PushResult, fetch_model, push_folder, write_card, write_eval_results
-from ..hub.source import warn_if_it_can_move
+from ..hub import PushResult, push_folder, write_card, write_eval_results
+from ..hub.source import FetchedModel, warn_if_it_can_move
 from ..slices.preprocess import Preprocessing
-from ..slices.read import read_slice
-from .network import ARCHITECTURE, build_network, load_strictly, logits_and_features
+from .answers import Answers, fetch
+from .session import Outputs
+from .torch_session import TorchSession
 
 WEIGHTS = "model.safetensors"
 _EVIDENCE = ("evaluation", ".eval_results", "onnx")  # all of it is about these very weights
-Slice = Image.Image | str | Path | bytes
 
 
-class LungCTClassifier(nn.Module):
-    """Three-class lung CT slice classifier. Research only, never a medical device.
+class LungCTClassifier(Answers, nn.Module):
+    """A lung CT slice classifier as a torch module. Research only, never a medical device.
 
-    `forward` takes a normalised float tensor (N, 3, size, size) and gives logits (N, 3) in the order of `labels`;
-    `predict` takes slices and gives probabilities, `decide` a label or the reason for none. After `from_pretrained`,
-    `repo_id` and `revision` (the 40-hex commit) say what was loaded; both are None for a local directory.
+    `forward` takes a normalised float tensor (N, 3, size, size) and gives logits (N, C) in the order of `labels`.
+    `predict`, `predict_study` and `decide` are those of LungCT, with the same input check, refusals and answers; they
+    run where the module is. After `from_pretrained`, `repo_id` and `revision` (the 40-hex commit) say what was loaded;
+    both are None for a local directory.
     """
+
+    backend = "torch"
 
     def __init__(self, network: nn.Module, contract: Contract) -> None:
         super().__init__()
         self.network = network
         self.contract = contract
-        self.repo_id: str | None = None
-        self.revision: str | None = None
-        self._source: Path | None = None
+        self._source: FetchedModel | None = None
 
     @classmethod
     def create(
@@ -61,68 +63,16 @@ class LungCTClassifier(nn.Module):
         return cls(build_network(architecture, len(classes), drop_rate=drop_rate), contract)
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """The classes in the order of the logits."""
-        return self.contract.classes.names
-
-    @property
     def preprocessing(self) -> Preprocessing:
         """From a slice to the input tensor."""
         return self.contract.preprocessing
 
-    @property
-    def name(self) -> str:
-        """How to call the loaded model in front of a reader: "owner/name@revision" or the directory's name."""
-        if self._source is None:
-            return self.repo_id or "an unsaved model"
-        return FetchedModel(self._source, self.repo_id, self.revision).name
-
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(N, 3, size, size) normalised float to (N, 3) logits."""
+        """(N, 3, size, size) normalised float to (N, C) logits."""
         return self.network(pixel_values)
 
-    @torch.inference_mode()
-    def predict(self, slices: Slice | Sequence[Slice], *, batch_size: int = 32) -> np.ndarray:
-        """Probabilities, float32 of shape (N, 3), for one slice or a list: PIL images, file paths or encoded bytes.
-
-        Raises BadSliceError for a slice that cannot be read.
-        """
-        rows = [np.empty((0, len(self.labels)), np.float32)]
-        rows += [self(inputs).float().softmax(dim=1).cpu().numpy() for inputs in self._batches(slices, batch_size)]
-        return np.concatenate(rows)
-
-    @torch.inference_mode()
-    def decide(self, slices: Slice | Sequence[Slice], *, batch_size: int = 32) -> list[Decision]:
-        """For each slice a label, or none and the reason to abstain, by the rule that is stored with the weights.
-
-        Reasons: unlike-training-data, low-confidence, not-finite. A model without a stored rule answers always.
-        Raises BadSliceError for a slice that cannot be read.
-        """
-        calibration, found = self.contract.calibration or Calibration(), []
-        for inputs in self._batches(slices, batch_size):
-            logits, features = (values.cpu().numpy() for values in logits_and_features(self.network, inputs))
-            found += decide(calibration, self.contract.classes, logits, features)
-        return found
-
-    def _batches(self, slices: Slice | Sequence[Slice], batch_size: int) -> Iterator[torch.Tensor]:
-        """Input tensors on the network's device, the network in evaluation mode until the last one is used."""
-        items = list(slices) if isinstance(slices, (list, tuple)) else [slices]
-        was_training, device = self.training, next(self.parameters()).device
-        self.eval()
-        try:
-            for start in range(0, len(items), batch_size):
-                batch = [self.preprocessing(self._open(item)) for item in items[start : start + batch_size]]
-                yield torch.from_numpy(np.stack(batch)).to(device)
-        finally:
-            self.train(was_training)
-
-    @staticmethod
-    def _open(item: object) -> Image.Image:
-        if isinstance(item, Image.Image):
-            return item
-        if isinstance(item, (str, Path, bytes)):
-            return read_slice(item)
-        raise UsageError(f"A slice must be a PIL image, a path or bytes, got {type(item).__name__}.")
+    def _run(self, squares: np.ndarray) -> Outputs:
+        return TorchSession(self.network, self.preprocessing).run(squares)
 
     @classmethod
     def from_pretrained(
@@ -139,14 +89,14 @@ class LungCTClassifier(nn.Module):
         Weights are loaded strictly from safetensors. Raises LungCTError with the fix when the repo or revision does
         not exist, a file is damaged, or weights are missing, extra or of another shape.
         """
-        fetched = fetch_model(
-            repo_or_dir, revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+        source = fetch(
+            repo_or_dir, revision, None, token=token, cache_dir=cache_dir, local_files_only=local_files_only
         )
-        contract = Contract.read(fetched.path)
+        contract = Contract.read(source.path)
         classifier = cls(build_network(contract.architecture, len(contract.classes)), contract)
-        load_strictly(classifier.network, _read_weights(fetched.path / WEIGHTS), str(repo_or_dir))
-        warn_if_it_can_move(fetched)
-        classifier.repo_id, classifier.revision, classifier._source = fetched.repo_id, fetched.revision, fetched.path
+        load_strictly(classifier.network, _read_weights(source.path / WEIGHTS), str(repo_or_dir))
+        warn_if_it_can_move(source)
+        classifier._source = source
         return classifier.eval()
 
     def save_pretrained(self, folder: str | Path) -> Path:
@@ -159,9 +109,10 @@ class LungCTClassifier(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / WEIGHTS, save({name: value.contiguous() for name, value in self._state().items()}))
         contract = self.contract
-        if self._source is not None and self._source.resolve() != folder.resolve():
-            if self._is_unchanged(self._source):
-                _copy_evidence(self._source, folder)
+        source = self._source.path if self._source else None
+        if source is not None and source.resolve() != folder.resolve():
+            if self._is_unchanged(source):
+                _copy_evidence(source, folder)
             else:
                 provenance = {**contract.provenance, "modified": True}
                 contract = replace(contract, provenance=provenance, calibration=None, onnx=None)

@@ -1,0 +1,156 @@
+"""A folder or a zip archive as a tree of files that can be opened, in an order that no file system has a say in."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from ..errors import BadSliceError
+from ..slices.archive import ZipMember, zip_members
+from ..slices.frame import Unreadable
+from ..slices.kind import HEAD, sniff
+from ..slices.listing import is_hidden, is_side_file, natural_key, printable
+from ..slices.read import IMAGE_SUFFIXES
+from .listing import BadFile
+from .names import METADATA_NAMES
+
+_SMALL_FILE = 2 * 2**20  # bytes
+_SLICE_SUFFIXES = (*IMAGE_SUFFIXES, ".dcm", ".dicom", ".ima", ".nii", ".nii.gz", ".zip")
+Opener = Callable[[], BinaryIO]
+
+
+@dataclass(frozen=True)
+class DiskFile:
+    """Opens a file of the disk: a small one by one read, which decoders are then spared the many of."""
+
+    path: Path
+
+    def __call__(self) -> BinaryIO:
+        with self.path.open("rb", buffering=0) as handle:
+            content = handle.read(_SMALL_FILE + 1)
+        return io.BytesIO(content) if len(content) <= _SMALL_FILE else self.path.open("rb")
+
+
+@dataclass
+class Tree:
+    """Paths with forward slashes below the root, in natural order, and how to open each.
+
+    `files` leaves out what operating systems leave behind and what only describes slices; of the latter, `tables` are
+    those that may hold labels, `side` the names of the others. `folders` are all, empty ones too; `bad` what can be no
+    file.
+    """
+
+    files: dict[str, Opener] = field(default_factory=dict)
+    tables: dict[str, Opener] = field(default_factory=dict)
+    side: list[str] = field(default_factory=list)
+    folders: set[str] = field(default_factory=set)
+    bad: list[BadFile] = field(default_factory=list)
+    _is_slice: dict[str, bool] = field(default_factory=dict, repr=False)
+    _holding: set[str] | None = field(default=None, repr=False)
+
+    @classmethod
+    def of_folder(cls, root: Path) -> Tree:
+        """The tree below a folder. Links are followed, but not in circles. Raises OSError."""
+        tree = cls()
+        for name, entry in sorted(_walk(root), key=lambda found: natural_key(found[0])):
+            if entry.is_dir():
+                tree.folders.add(name)
+            elif entry.name.endswith(".parquet") and entry.name not in METADATA_NAMES:
+                tree.side.append(name)  # whatever it is: reading it as a table says what is wrong
+            else:
+                tree._add(name, DiskFile(Path(entry.path)) if entry.is_file() else None)
+        return tree
+
+    @classmethod
+    def of_zip(cls, path: Path) -> Tree:
+        """The tree in a zip archive, which is not unpacked. Raises BadSliceError where it is damaged or a bomb."""
+        tree = cls()
+        for name, member in zip_members(path):
+            if isinstance(member, Unreadable):
+                tree.bad.append(BadFile(name, plain_reason(member.detail)))
+                continue
+            tree.folders |= {str(parent) for parent in PurePosixPath(name).parents} - {"."}
+            tree._add(name, member)
+        return tree
+
+    def _add(self, name: str, opener: DiskFile | ZipMember | None) -> None:
+        shown = printable(name)
+        if opener is None:  # opening a pipe waits for somebody to write into it
+            self.bad.append(BadFile(shown, "it is a pipe, a socket or a device, not a regular file"))
+        elif shown != name:
+            self.bad.append(BadFile(shown, "its file name is not valid UTF-8"))
+        elif PurePosixPath(name).name in METADATA_NAMES:
+            self.tables[name] = opener
+        elif is_side_file(PurePosixPath(name).name):
+            self.side.append(name)
+        else:
+            self.files[name] = opener
+
+    def subfolders(self, folder: str) -> list[str]:
+        """Names of the folders directly in `folder` ("" is the root), in natural order."""
+        prefix = f"{folder}/" if folder else ""
+        names = {name.removeprefix(prefix) for name in self.folders if name.startswith(prefix) and name != folder}
+        return sorted((name for name in names if "/" not in name), key=natural_key)
+
+    def below(self, folder: str) -> list[str]:
+        """Paths of all files below `folder`."""
+        return [name for name in self.files if name.startswith(f"{folder}/")] if folder else list(self.files)
+
+    def loose(self, folder: str) -> list[str]:
+        """Names of the slices that lie directly in `folder`."""
+        depth = folder.count("/") + 1 if folder else 0
+        found = [name for name in self.below(folder) if name.count("/") == depth and self.is_slice(name)]
+        return [name.rsplit("/", 1)[-1] for name in found]
+
+    def is_slice(self, name: str) -> bool:
+        """Whether a file may hold slices: by its ending, or where that says nothing, by its first bytes."""
+        if name not in self._is_slice:
+            self._is_slice[name] = is_slice_name(name) or _begins_like_slices(self.files[name])
+        return self._is_slice[name]
+
+    def holds_slices(self, folder: str) -> bool:
+        """Whether a file below `folder` may hold slices."""
+        if self._holding is None:
+            self._holding = set()
+            for name in self.files:
+                parents = [str(parent) for parent in PurePosixPath(name).parents]
+                if not set(parents) <= self._holding and self.is_slice(name):
+                    self._holding |= set(parents)
+        return (folder or ".") in self._holding
+
+
+def is_slice_name(name: str) -> bool:
+    """Whether a file's ending says that it holds slices."""
+    return name.lower().endswith(_SLICE_SUFFIXES)
+
+
+def plain_reason(detail: str) -> str:
+    """A reader's sentence as part of a longer one."""
+    return f"{detail[:1].lower()}{detail[1:].rstrip('.')}"
+
+
+def _begins_like_slices(opener: Opener) -> bool:
+    try:
+        with opener() as handle:
+            return sniff(handle.read(HEAD)) in ("image", "dicom", "nifti", "zip")
+    except (OSError, BadSliceError):
+        return False
+
+
+def _walk(
+    folder: Path, below: str = "", above: frozenset[str] = frozenset()
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    here = os.path.realpath(folder / below)
+    if here in above:  # a link that leads back up
+        return
+    with os.scandir(folder / below) as entries:
+        found = [entry for entry in entries if not is_hidden(entry.name)]
+    for entry in found:
+        name = f"{below}/{entry.name}" if below else entry.name
+        yield name, entry
+        if entry.is_dir():
+            yield from _walk(folder, name, above | {here})
