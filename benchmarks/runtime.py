@@ -39,7 +39,7 @@ def open_lungct(model: str) -> tuple[Answer, Answer]:
         from lungct_hf.pipeline.run import Options, predict_files
 
         with tempfile.TemporaryDirectory() as place:
-            return int(predict_files(loaded, Path(model), paths, Options(Path(place) / "rows.csv"))["rows"])
+            return int(predict_files(loaded, paths, Options(Path(place) / "rows.csv"))["rows"])
 
     return lambda paths: len(loaded.predict(list(paths))), whole_folder
 

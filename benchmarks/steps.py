@@ -18,7 +18,7 @@ import typer
 from PIL import Image
 
 from lungct_hf.allocator import keep_freed_memory
-from lungct_hf.labels import LABELS
+from lungct_hf.known_sets import phantoms
 from lungct_hf.slices.checks import check_picture
 from lungct_hf.slices.grey import one_channel
 from lungct_hf.slices.phantom import draw_phantom
@@ -27,12 +27,14 @@ from lungct_hf.slices.read import read_pages
 from lungct_hf.slices.source import Frame, open_slices
 from lungct_hf.slices.window import LUNG_WINDOW
 
+CLASSES = phantoms().classes
+
 
 def drawn(count: int) -> list[bytes]:
     """Phantoms as JPEG files, stored as RGB like those of most data sets."""
     files = []
     for seed in range(count):
-        hu = draw_phantom(LABELS[seed % 3], seed, 0.0, size=512)
+        hu = draw_phantom(CLASSES[seed % len(CLASSES)], seed, 0.0, size=512)
         encoded = io.BytesIO()
         Image.fromarray(LUNG_WINDOW.apply(hu)).convert("RGB").save(encoded, "JPEG", quality=90)
         files.append(encoded.getvalue())

@@ -13,6 +13,8 @@ from .errors import UsageError
 FEWEST, MOST = 2, 100
 # What a decision can be instead of a class, so no class may be called so.
 RESERVED = ("abstain", "refused", "error")
+# What --classes takes, for the help of each command that has it.
+HELP = '"a, b, c" in order, "x, y -> z" merges, "+" marks disease, ";" parts, or a YAML file'
 _ENDINGS = {"case", "cases", "slice", "slices", "image", "images"}
 
 

@@ -16,7 +16,6 @@ from .commands.evaluate import evaluate
 from .commands.export import export
 from .commands.predict import predict
 from .commands.release import release
-from .commands.run_folder import model_folder
 from .commands.space import space
 from .commands.split import split
 from .commands.verify import verify
@@ -74,7 +73,7 @@ def demo(
     chosen = model or os.environ.get("LUNGCT_MODEL", "").strip() or str(_newest_model())
     if model is not None:
         os.environ.pop("LUNGCT_REVISION", None)  # it belongs to the LUNGCT_MODEL that the argument replaces
-    os.environ["LUNGCT_MODEL"] = str(model_folder(Path(chosen))) if Path(chosen).is_dir() else chosen
+    os.environ["LUNGCT_MODEL"] = chosen
     if revision is not None:
         os.environ["LUNGCT_REVISION"] = revision
     typer.echo(f"Loading {os.environ['LUNGCT_MODEL']} ...", err=True)

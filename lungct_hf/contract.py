@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from .classes import Classes
 from .decision import Calibration
 from .errors import LungCTError, UsageError
-from .files import read_json
 from .known_sets import schema_1_classes
 from .slices.limits import SCHEMA_1_LIMITS, InputLimits
 from .slices.preprocess import Preprocessing
@@ -99,15 +97,6 @@ class Contract:
                 f"{name} has an incomplete config.json or lungct.json ({error!r}). "
                 "Fix: load a repo written by this package."
             ) from error
-
-    @classmethod
-    def read(cls, folder: Path) -> Contract:
-        """Transitional: `hub.ModelRepo(folder).contract`."""
-        config, lungct = (
-            read_json(path, f"{folder.name} has no {path.name}, so it is not a lungct_hf model.")
-            for path in (folder / "config.json", folder / "lungct.json")
-        )
-        return cls.of(config, lungct, folder.name)
 
     @classmethod
     def _from_json(cls, config: dict[str, Any], lungct: dict[str, Any]) -> Contract:

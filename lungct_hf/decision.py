@@ -7,7 +7,8 @@ Only numpy, so that ONNX Runtime without torch and the Space decide as the class
      "fitted_on": {"groups": 41, "slices": 310},
      "abstain": {"min_confidence": 0.61, "max_distance": 1.84, "target_error": 0.05, "target_met": true,
                  "expected_error": 0.031, "expected_coverage": 0.72,
-                 "distance": {"kind": "diagonal-mahalanobis", "centres": ARRAY, "scale": ARRAY}}}
+                 "distance": {"kind": "diagonal-mahalanobis", "centres": ARRAY, "scale": ARRAY}},
+     "operating": [{"name": "specificity-90", "threshold": 0.42}, ...]}
 
 ARRAY is {"shape": [C, 1280], "float32": "..."}: base64 of the little-endian numbers, 27 kB for three classes.
 What could not be fitted is absent, and "not_fitted" says why.
@@ -146,9 +147,35 @@ class AbstainRule:
         return rule
 
 
+# What cuts of the score "any positive class" are fitted for, the share that each keeps on validation groups. The order
+# is that of the column `thresholds` in predictions.parquet.
+OPERATING_POINTS: dict[str, tuple[str, float]] = {
+    "specificity-90": ("specificity", 0.90),
+    "specificity-95": ("specificity", 0.95),
+    "sensitivity-90": ("sensitivity", 0.90),
+    "sensitivity-95": ("sensitivity", 0.95),
+}
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A cut of `positive_score`: slices at or above `threshold` count as positive. `name` is of OPERATING_POINTS."""
+
+    name: str
+    threshold: float
+
+
+def positive_score(probabilities: np.ndarray, classes: Classes) -> np.ndarray:
+    """(N,) how likely any positive class is: the sum of their probabilities (N, C), 0..1."""
+    return np.asarray(probabilities)[:, np.array(classes.is_positive())].sum(axis=1)
+
+
 @dataclass(frozen=True)
 class Calibration:
     """Temperatures (`tempering`) and abstain rule of a model; without `blocks` one `temperature` serves all logits.
+
+    `operating` are the cuts for any positive class, all of OPERATING_POINTS in their order; empty where no class is
+    marked positive, or too few groups were held out to fit them.
 
     `blocks` are sets of class numbers whose members `within_temperature` tells apart. With `folded` the temperatures
     are already in the last layer's weights (`fold_calibration`), so that the logits are calibrated in every library
@@ -161,6 +188,7 @@ class Calibration:
     blocks: Blocks = ()
     folded: bool = False
     abstain: AbstainRule | None = None
+    operating: tuple[OperatingPoint, ...] = ()
     fitted_on: Mapping[str, int] = field(default_factory=dict)
     not_fitted: str | None = None
 
@@ -182,14 +210,17 @@ class Calibration:
 
     def to_json(self) -> dict[str, Any]:
         """The block for lungct.json."""
-        return {
+        record: dict[str, Any] = {
             "temperature": self.temperature,
             "within_temperature": self.within_temperature or self.temperature,
             "blocks": [list(block) for block in self.blocks],
             "folded_into_weights": self.folded,
             "fitted_on": dict(self.fitted_on),
             "abstain": self.abstain.to_json() if self.abstain else None,
-        } | ({"not_fitted": self.not_fitted} if self.not_fitted else {})
+        }
+        if self.operating:
+            record["operating"] = [{"name": one.name, "threshold": one.threshold} for one in self.operating]
+        return record | ({"not_fitted": self.not_fitted} if self.not_fitted else {})
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Calibration:
@@ -202,12 +233,20 @@ class Calibration:
             blocks = record.get("blocks", [] if older is None else [[0, 1], [2]])
             if not all(np.isfinite(value) and value > 0 for value in (temperature, within)):
                 raise ValueError(f"the temperatures are {temperature} and {within}")
+            points = tuple(
+                OperatingPoint(str(one["name"]), float(one["threshold"])) for one in record.get("operating", ())
+            )
+            if points and [one.name for one in points] != list(OPERATING_POINTS):
+                raise ValueError(f"the operating points are {', '.join(one.name for one in points)}")
+            if not all(np.isfinite(one.threshold) for one in points):
+                raise ValueError("a threshold of an operating point is not finite")
             return cls(
                 temperature=temperature,
                 within_temperature=within,
                 blocks=tuple(tuple(int(number) for number in block) for block in blocks),
                 folded=bool(record["folded_into_weights"]),
                 abstain=AbstainRule.from_json(abstain) if abstain else None,
+                operating=points,
                 fitted_on=dict(record.get("fitted_on") or {}),
                 not_fitted=record.get("not_fitted"),
             )

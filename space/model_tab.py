@@ -70,11 +70,11 @@ def _figures(evidence: Evidence) -> str:
         return "<h2>How well it works</h2><p>This model comes without an evaluation, so nothing is known about it.</p>"
     rows = "".join(
         f"<tr><th scope='row'>{_rich(row['name'])}</th><td>{_rich(row['balanced_accuracy'])}</td>"
-        f"<td>{_rich(row['accuracy'])}</td><td>{_rich(row['macro_auroc'])}</td><td>{row['n']}</td></tr>"
+        f"<td>{_rich(row['accuracy'])}</td><td>{_rich(row['auroc'])}</td><td>{row['n']}</td></tr>"
         for row in shown["rows"]
     )
     classes = "".join(
-        f"<tr><th scope='row'>{escape(row['name'])}</th><td>{escape(row['sensitivity'])}</td>"
+        f"<tr><th scope='row'>{_rich(row['name'])}</th><td>{escape(row['sensitivity'])}</td>"
         f"<td>{escape(row['specificity'])}</td><td>{row['n']}</td></tr>"
         for row in shown["test"]["classes"]
     )
@@ -87,7 +87,8 @@ def _figures(evidence: Evidence) -> str:
         f"<figcaption>{escape(text)}</figcaption></figure>"
         for text, content in evidence.plots
     )
-    head = "<th scope='col'>Balanced accuracy</th><th scope='col'>Accuracy</th><th scope='col'>Macro AUROC</th>"
+    head = "<th scope='col'>Balanced accuracy</th><th scope='col'>Accuracy</th>"
+    head += f"<th scope='col'>{escape(shown['auroc'][:1].upper() + shown['auroc'][1:])}</th>"
     return (
         f'<h2>How well it works</h2><p class="lc-headline">{_rich(shown["test"]["headline"])}</p>'
         f"{_items(shown['cautions'])}"
@@ -98,10 +99,29 @@ def _figures(evidence: Evidence) -> str:
         f"<h3>How much a split by image adds (leak gap)</h3>{leak}"
         '<h3>By class</h3><div class="lc-table" tabindex="0" role="region" aria-label="Figures by class"><table>'
         "<thead><tr><th scope='col'>Class</th><th scope='col'>Sensitivity</th><th scope='col'>Specificity</th>"
-        f"<th scope='col'>n</th></tr></thead><tbody>{classes}</tbody></table></div>"
+        f"<th scope='col'>n</th></tr></thead><tbody>{classes}</tbody></table></div>{_operating(shown)}"
         f"<h3>Calibration and abstention</h3>{_items([*calibration['sentences'], *calibration['rule']])}"
         f'<div class="lc-plots">{plots}</div>'
     )
+
+
+def _operating(shown: dict[str, Any]) -> str:
+    """How well any of the classes that count as disease is found; empty where none is marked."""
+    found = shown.get("operating")
+    if not found:
+        return ""
+    rows = "".join(
+        f"<tr><th scope='row'>{_rich(row['name'])}</th><td>{_rich(row['sensitivity'])}</td>"
+        f"<td>{_rich(row['specificity'])}</td></tr>"
+        for row in found["rows"]
+    )
+    table = (
+        '<div class="lc-table" tabindex="0" role="region" aria-label="Operating points"><table><thead><tr>'
+        "<th scope='col'>Threshold for</th><th scope='col'>Sensitivity</th><th scope='col'>Specificity</th></tr>"
+        f"</thead><tbody>{rows}</tbody></table></div>"
+    )
+    said = f"<h3>Finding disease</h3><p>{_rich(found['sentence'])}</p>"
+    return f"{said}{table if rows else ''}{_items(found['cautions'])}"
 
 
 def _facts(service: Service, version: str, evidence: Evidence) -> str:
@@ -158,8 +178,8 @@ def _items(sentences: list[str]) -> str:
 
 
 def _rich(text: str) -> str:
-    """The card's own sentences: its bold, italic and code as HTML, everything else escaped."""
+    """The card's own sentences: its bold, italic and code as HTML, everything else as the letters that it is."""
     out = escape(str(text))
-    for pattern, tag in ((r"\*\*(.+?)\*\*", "strong"), (r"\*(.+?)\*", "em"), (r"`(.+?)`", "code")):
-        out = re.sub(pattern, rf"<{tag}>\1</{tag}>", out)
-    return out
+    for mark, tag in ((r"\*\*", "strong"), (r"\*", "em"), ("`", "code")):
+        out = re.sub(rf"(?<!\\){mark}(.+?)(?<!\\){mark}", rf"<{tag}>\1</{tag}>", out)
+    return re.sub(r"\\(&lt;|[\\`*|\[\]_])", r"\1", out)  # wording.plain: what Markdown must not take for markup

@@ -13,35 +13,42 @@ from PIL import Image
 
 from helpers import draw_slice, wake_up
 from lungct_hf import LungCTClassifier
+from lungct_hf.classes import Classes
 from lungct_hf.cohort import Split
 from lungct_hf.contract import Contract
 from lungct_hf.decision import Calibration
 from lungct_hf.evaluation import evaluate_predictions, write_predictions
 from lungct_hf.files import write_json
-from lungct_hf.hub import write_card, write_eval_results
+from lungct_hf.hub import ModelRepo, write_card, write_eval_results
 from lungct_hf.known_sets import schema_1_classes
-from lungct_hf.labels import LABELS, SCHEMA_1
 from lungct_hf.model import build_network
 from lungct_hf.model.onnx_export import export_onnx
 from lungct_hf.slices.preprocess import Preprocessing
 
 ARCHITECTURE, SIZE = "mobilenetv2_035", 64
+CLASSES = schema_1_classes()
 GROUPS, SLICES, FOLDS = 45, 2, 3  # of each class
 
 
 def write_run(
-    run: Path, *, seed: int = 0, signal: float = 3.0, scale: float = 1.0, init: str | None = "imagenet1k-v2"
+    run: Path,
+    *,
+    classes: Classes = CLASSES,
+    seed: int = 0,
+    signal: float = 3.0,
+    scale: float = 1.0,
+    init: str | None = "imagenet1k-v2",
 ) -> Path:
-    """A run whose weights are random and whose stored predictions are those of a good model.
+    """A run of `classes` whose weights are random and whose stored predictions are those of a good model.
 
     `signal` says how good: the right class's logit stands out by so many deviations. `scale` multiplies the logits, so
     that their confidence is wrong. Nobody without the data can tell that they are not the network's own.
     """
     model = run / "model"
     (model / "evaluation").mkdir(parents=True)
-    split = make_split()
+    split = make_split(classes)
     calibration = Calibration(temperature=1.0, folded=True, fitted_on={"groups": 45, "slices": 90})
-    contract = write_network(model, seed, calibration)
+    contract = write_network(model, classes, seed, calibration)
     write_evidence(model, split, calibration, seed, signal, scale)
     provenance = {
         "package_version": "0.1.0",
@@ -55,8 +62,8 @@ def write_run(
             "source": "clinic",
             "fingerprint": split.fingerprint(),
             "slices": len(split.ids),
-            "groups": 3 * GROUPS,
-            "counts": dict.fromkeys(LABELS, GROUPS * SLICES),
+            "groups": len(classes) * GROUPS,
+            "counts": dict.fromkeys(classes, GROUPS * SLICES),
             "skipped": 0,
         },
         "split": {"protocol": "grouped", "grouping": split.grouping, "hash": split.hash, "fold": 0, "folds": FOLDS},
@@ -74,7 +81,7 @@ def write_run(
 def finish(model: Path) -> None:
     """Make figures, results and card follow from what the folder holds, as training does; the pictures stay."""
     record = json.loads((model / "lungct.json").read_text()).get("calibration")
-    split = Split.read(model / "evaluation" / "split.csv")
+    split = Split.read(model / "evaluation" / "split.csv", ModelRepo(model).classes)
     report = evaluate_predictions(
         model / "evaluation" / "predictions.parquet",
         split=split.facts(),
@@ -86,11 +93,11 @@ def finish(model: Path) -> None:
     write_card(model)
 
 
-def make_split() -> Split:
-    rows = [(c, g, s) for c in range(3) for g in range(GROUPS) for s in range(SLICES)]
+def make_split(classes: Classes) -> Split:
+    rows = [(c, g, s) for c in range(len(classes)) for g in range(GROUPS) for s in range(SLICES)]
     fold_of = np.array([g % FOLDS for _, g, _ in rows])
     side = np.array(["test", "validation", "train"])[fold_of]
-    names = [f"{LABELS[c]}/{LABELS[c][0]}{g:02d}_{s}.png" for c, g, s in rows]
+    names = [f"{classes[c]}/{classes[c][0]}{g:02d}_{s}.png" for c, g, s in rows]
     return Split(
         protocol="grouped",
         grouping="column:patient_id",
@@ -102,20 +109,21 @@ def make_split() -> Split:
         ids=np.array(names),
         sha256=np.array([hashlib.sha256(name.encode()).hexdigest() for name in names]),
         labels=np.array([c for c, _, _ in rows]),
-        groups=np.array([f"{LABELS[c][0]}{g:02d}" for c, g, _ in rows]),
+        groups=np.array([f"{classes[c][0]}{g:02d}" for c, g, _ in rows]),
+        classes=classes,
     )
 
 
-def write_network(model: Path, seed: int, calibration: Calibration) -> dict[str, Any]:
+def write_network(model: Path, classes: Classes, seed: int, calibration: Calibration) -> dict[str, Any]:
     """Weights, config.json and ONNX file; gives what lungct.json has to say about them."""
     torch.manual_seed(seed)
     preprocessing = Preprocessing(size=SIZE)
-    network = wake_up(build_network(ARCHITECTURE), SIZE)
+    network = wake_up(build_network(ARCHITECTURE, len(classes)), SIZE)
     torch.nn.init.normal_(network.classifier.weight, std=0.05)
     rng = np.random.default_rng(seed)
     pictures = [Image.fromarray(draw_slice(number % 3, rng)).convert("RGB") for number in range(6)]
     record = export_onnx(network, preprocessing, preprocessing.squares(pictures), model)
-    contract = Contract(ARCHITECTURE, SCHEMA_1, preprocessing, calibration=calibration, onnx=record)
+    contract = Contract(ARCHITECTURE, classes, preprocessing, calibration=calibration, onnx=record)
     LungCTClassifier(network, contract).save_pretrained(model)
     return contract.lungct()
 
@@ -123,10 +131,10 @@ def write_network(model: Path, seed: int, calibration: Calibration) -> dict[str,
 def write_evidence(
     model: Path, split: Split, calibration: Calibration, seed: int, signal: float, scale: float
 ) -> None:
-    rng = np.random.default_rng(seed)
+    rng, classes = np.random.default_rng(seed), split.classes
     rows: list[dict[str, object]] = []
     for i in np.flatnonzero(split.split != "train").tolist():
-        logits = rng.normal(0, 1, 3)
+        logits = rng.normal(0, 1, len(classes))
         logits[split.labels[i]] += signal
         row: dict[str, object] = {
             "id": str(split.ids[i]),
@@ -134,13 +142,13 @@ def write_evidence(
             "group": str(split.groups[i]),
             "split": str(split.split[i]),
             "fold": int(split.fold_of[i]),
-            "label": LABELS[split.labels[i]],
+            "label": classes[split.labels[i]],
             "logits": (scale * logits).tolist(),
-            "temperature": calibration.temperature,
+            "raw_logits": (scale * logits).tolist(),
         }
         if row["split"] == "test":
-            guesses = np.random.default_rng([7, i]).integers(0, 3, 2).tolist()
-            row |= {"nearest_neighbour": LABELS[guesses[0]], "ring_nearest_neighbour": LABELS[guesses[1]]}
+            guesses = np.random.default_rng([7, i]).integers(0, len(classes), 2).tolist()
+            row |= {"nearest_neighbour": classes[guesses[0]], "ring_nearest_neighbour": classes[guesses[1]]}
         rows.append(row)
-    write_predictions(model / "evaluation" / "predictions.parquet", rows, schema_1_classes())
+    write_predictions(model / "evaluation" / "predictions.parquet", rows, classes)
     split.write_csv(model / "evaluation" / "split.csv")

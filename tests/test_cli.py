@@ -12,6 +12,7 @@ import pytest
 
 from helpers import ROOT
 from lungct_hf import __version__, cli, errors
+from lungct_hf.hub import ModelRepo
 
 
 @dataclass
@@ -95,9 +96,10 @@ def test_demo_takes_the_newest_run(lungct, demo_settings, tmp_path: Path, monkey
 
 def test_demo_takes_a_run_a_model_or_a_repo(lungct, demo_settings, tmp_path: Path) -> None:
     model = write_model(tmp_path / "runs" / "one" / "model")
-    for given, served in ((model.parent, model), (model, model), ("owner/name@v1", "owner/name@v1")):
+    for given in (model.parent, model, "owner/name@v1"):
         assert lungct("demo", given).code == 0
-        assert demo_settings["LUNGCT_MODEL"] == str(served)
+        assert demo_settings["LUNGCT_MODEL"] == str(given)
+    assert ModelRepo.open(model.parent).path == ModelRepo.open(model).path == model
 
 
 def test_demo_settings_come_from_the_environment_unless_a_model_is_named(lungct, demo_settings, monkeypatch) -> None:
@@ -122,7 +124,7 @@ def test_push_refuses_what_is_no_model(lungct, tmp_path: Path) -> None:
     assert done.code == 2 and done.err.startswith("error: There is no directory")
     (tmp_path / "config.json").write_text("{}")
     done = lungct("push", tmp_path, "owner/name")
-    assert done.code == 2 and "lungct.json, model.safetensors" in done.err and "Traceback" not in done.err
+    assert done.code == 2 and "no lungct.json and no model.safetensors" in done.err and "Traceback" not in done.err
 
 
 def test_push_sends_the_model_of_a_run_and_prints_where_it_is(lungct, tmp_path: Path, monkeypatch) -> None:

@@ -36,7 +36,7 @@ with exit_on_error():  # whatever a user can act on is one sentence, not a trace
         # Before the slow imports, so that --help and a mistyped flag are answered at once.
         OPTIONS = parse_options(sys.argv[1:], RECIPES, __doc__ or "")
     require("accelerate", "train")
-    from lungct_hf.model import build_network, load_init  # noqa: I001
+    from lungct_hf.model import build_network, check_architecture, check_init, load_init  # noqa: I001
     import numpy as np
     import torch
     from accelerate import Accelerator, PartialState
@@ -74,6 +74,8 @@ def main(options: Options) -> int:
     torch.set_num_threads(options.threads)
     state = PartialState(cpu=on_cpu)
     options = broadcast_object_list([options])[0]  # one run folder for all processes
+    check_architecture(options.recipe.architecture)
+    check_init(options.init, options.recipe.architecture)
     with sole_owner(options.run, print) if state.is_main_process else nullcontext():
         if options.push_to_hub and state.is_main_process:
             require_write_token(options.push_to_hub)
@@ -213,7 +215,7 @@ def learn(
     network = build_network(recipe.architecture, len(cohort.classes), drop_rate=recipe.drop_rate)
     init_record = None
     if is_main:  # the other processes receive these weights when the network is prepared
-        init = load_init(options.init, say=say)
+        init = load_init(options.init, recipe.architecture, say=say)
         init.apply(network)
         if recipe.adapt_norm:
             adapt_norm(network, slices, train if norm_rows is None else norm_rows, options.seed)

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..classes import Classes, spelling
+from ..classes import HELP, Classes, spelling
 from ..errors import LungCTError, UsageError
 from ..known_sets import known_classes, set_of_folders
 from ..slices.listing import natural_key
 from .names import first_few
 
-HELP = '"a, b, c" in order, "x, y -> z" merges, "+" marks disease, ";" parts, or a YAML file'
 _EXAMPLE = '--classes "healthy; adeno, squamous -> cancer+"'
 
 

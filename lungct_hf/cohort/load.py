@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import threading
 import warnings
 from collections import Counter
@@ -26,6 +25,7 @@ from ..slices.kind import HEAD, sniff
 from ..slices.order import Item
 from ..slices.preprocess import Preprocessing
 from ..slices.report import InputReport
+from ..slices.series import parse_positions
 from ..slices.window import LUNG_WINDOW, Window
 from .class_map import ClassMap, resolve_classes
 from .cohort import Cohort, Looks
@@ -124,7 +124,7 @@ def load_cohort(
     """
     if on_bad_file not in ("refuse", "skip"):
         raise UsageError(f'on_bad_file is "{on_bad_file}"; refuse or skip is needed.')
-    between = parse_slices(slices)
+    between = parse_positions(slices)
     from_header = grouping is not None and grouping.startswith("header:")
     rule, column = parse_grouping(None if from_header else grouping, group_column)
     if rule and needs_backbone(rule):
@@ -199,20 +199,6 @@ def load_cohort(
     )
     cohort = _grouped(cohort, listing, kept, pseudonyms, rule, column, cuts, from_header, progress)
     return replace(cohort, notes=(*cohort.notes, *notes_on(cohort)))
-
-
-def parse_slices(text: str) -> tuple[float, float] | None:
-    """The range of positions that --slices names, or None for "all" and "listed". Raises UsageError."""
-    if text in ("all", "listed"):
-        return None
-    match = re.fullmatch(r"([01]?\.?[0-9]*)-([01]?\.?[0-9]*)", text.strip())
-    try:
-        low, high = (float(part) for part in match.groups()) if match else (1.0, 0.0)
-    except ValueError:
-        low, high = 1.0, 0.0
-    if not 0 <= low < high <= 1:
-        raise UsageError(f'--slices is "{text}"; all, listed, or a range of positions like 0.2-0.8 is needed.')
-    return low, high
 
 
 def require_readers(listing: Listing) -> None:

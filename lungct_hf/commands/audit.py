@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..cohort.class_map import HELP as CLASSES
+from ..classes import HELP as CLASSES
 from ..errors import LungCTError, RefusedError, UsageError
 from ..slices.window import Window
 

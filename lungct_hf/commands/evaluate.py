@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
+from ..cohort.class_map import HELP as CLASSES
 from ..errors import LungCTError, UsageError, require
-from ..files import read_json, write_json
-from .run_folder import model_folder
+from ..files import write_json
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..classes import Classes
     from ..cohort import Cohort
-    from ..evaluation import Calibration, Report
-
-_STORED = ["config.json", "lungct.json", "evaluation/*"]
+    from ..evaluation import Report
 
 
 def evaluate(
@@ -34,6 +35,13 @@ def evaluate(
     split: Annotated[
         Path | None, typer.Option(help="With --data: a split manifest; only its test slices are judged.")
     ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(help=f"With --data: which of the model's classes the data's names mean, as {CLASSES}."),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="With --data: table of labels by file, SOP instance, series, study or patient.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write metrics.json, plots and report.html to this folder.")
     ] = None,
@@ -45,8 +53,9 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json instead of the tables.")] = False,
 ) -> None:
     """Judge a model: grouped and image-level figures with intervals, beside what no learning reaches."""
-    if data is None and (split is not None or grouping is not None):
-        raise UsageError("--split and --grouping belong to --data. Fix: name the data set as well.")
+    of_data = {"--split": split, "--grouping": grouping, "--classes": classes, "--labels": labels}
+    if data is None and (alone := [flag for flag, value in of_data.items() if value is not None]):
+        raise UsageError(f"{' and '.join(alone)} belong to --data. Fix: name the data set as well.")
     if split is not None and grouping is not None:
         raise UsageError("A split manifest has its own groups. Fix: leave --grouping out.")
     if output is not None and output.is_file():
@@ -61,7 +70,9 @@ def evaluate(
         report, name, differences = _stored(model, replicates)
         cohort, source = None, None
     else:
-        report, name, cohort = _fresh(model, data, split, grouping, on_bad_file, replicates, not as_json)
+        wanted: dict[str, Any] = {"grouping": grouping, "on_bad_file": on_bad_file, "progress": not as_json}
+        wanted |= {"labels": None if labels is None else str(labels)}
+        report, name, cohort = _fresh(model, data, split, classes, replicates, wanted)
         differences, source = None, cohort.source
     if output is not None:
         _write(report, output, name, source, cohort)
@@ -82,65 +93,61 @@ def _stored(model: str, replicates: int) -> tuple[Report, str, list[str] | None]
     """The report from a model's own predictions, and where its metrics.json says something else (None: has none)."""
     from ..evaluation import evaluate_predictions
     from ..evaluation.differences import differences
-    from ..hub import fetch_model
+    from ..hub.model_repo import EVIDENCE_FILES, PREDICTIONS, ModelRepo
 
-    fetched = fetch_model(_model_path(model), allow_patterns=_STORED)
-    predictions = fetched.path / "evaluation" / "predictions.parquet"
-    if not predictions.is_file():
-        raise LungCTError(
-            f"{model} stores no predictions (evaluation/predictions.parquet). Fix: predict again with --data DATA."
-        )
-    stored = _read_json(fetched.path / "evaluation" / "metrics.json") or {}
+    repo = ModelRepo.open(model, files=EVIDENCE_FILES)
+    if not repo.has(PREDICTIONS):
+        raise LungCTError(f"{repo.name} stores no predictions ({PREDICTIONS}). Fix: predict again with --data DATA.")
+    stored = repo.metrics or {}
     seed = (stored.get("bootstrap") or {}).get("seed", 0)
     report = evaluate_predictions(
-        predictions,
+        repo.file(PREDICTIONS),
         split=stored.get("split"),
-        calibration=_calibration(fetched.path),
+        calibration=repo.contract.calibration,
         headline=stored.get("protocol"),
         replicates=replicates,
         seed=seed,
     )
-    folder = fetched.path.resolve()
-    local = (
-        folder.name if folder.name != "model" else f"{folder.parent.name}/model"
-    )  # a path would tell about its owner
-    name = f"{fetched.repo_id}@{fetched.revision}" if fetched.repo_id else local
     same_draws = stored.get("bootstrap") == report.metrics["bootstrap"]
-    return report, name, differences(stored, report.metrics, intervals=same_draws) if stored else None
+    return report, repo.name, differences(stored, report.metrics, intervals=same_draws) if stored else None
 
 
 def _fresh(
     model: str,
     data: str,
     manifest: Path | None,
-    grouping: str | None,
-    on_bad_file: str,
+    asked: str | None,
     replicates: int,
-    progress: bool,
+    wanted: dict[str, Any],
 ) -> tuple[Report, str, Cohort]:
-    """The report from predicting `data` now. Groups that the model was trained on are left out and counted."""
+    """The report from predicting `data` now. Groups that the model was trained on are left out and counted.
+
+    `asked` is what --classes says; `wanted` are the other arguments of load_cohort.
+    """
     require("torch", "train")
     from ..cohort import Split, load_cohort, make_split
     from ..evaluation import evaluate_predictions, read_predictions, write_predictions
     from ..evaluation.predict import known_slices, prediction_rows
-    from ..hub import fetch_model
+    from ..hub.model_repo import SPLIT
     from ..runtime.classifier import LungCTClassifier
 
-    folder = fetch_model(_model_path(model)).path
-    classifier = LungCTClassifier.from_pretrained(_model_path(model))
-    skip = cast(Literal["refuse", "skip"], on_bad_file)
-    cohort = load_cohort(data, grouping=grouping, on_bad_file=skip, progress=progress)
+    classifier = LungCTClassifier.from_pretrained(model)
+    repo = classifier.repo
+    assert repo is not None  # it was loaded from somewhere
+    contract, progress = repo.contract, wanted["progress"]
+    cohort = load_cohort(data, classes=asked or contract.classes, window=contract.window, **wanted)
+    cohort = _in_classes_of(contract.classes, cohort)
     split = make_split(cohort, str(manifest)) if manifest is not None else None
-    own = folder / "evaluation" / "split.csv"
-    seen, known = known_slices(cohort, split, Split.read(own)) if own.is_file() else (set(), set())
-    calibration = _calibration(folder)
+    own = Split.read(repo.file(SPLIT), repo.classes) if repo.has(SPLIT) else None
+    seen, known = known_slices(cohort, split, own) if own else (set(), set())
+    calibration = contract.calibration
     rows = prediction_rows(classifier, cohort, split, known, calibration, progress=progress)
     left_out = [row["sha256"] for row in rows if row["split"] == "seen"]
     same = sum(sha in seen for sha in left_out)
     if len(left_out) == len(rows):
         raise LungCTError(
             f"All {len(rows)} slices are of groups that were used to train or choose this model ({same} have the same "
-            f"bytes), so there is nothing to judge it on. Fix: other data, or --split {own.name} of the model for its "
+            f"bytes), so there is nothing to judge it on. Fix: other data, or --split split.csv of the model for its "
             "own test slices."
         )
     facts: dict[str, Any] = {"protocol": "external", "grouping": cohort.grouping, "groups_crossing": None}
@@ -157,8 +164,22 @@ def _fresh(
     report.metrics["data"] = {"source": cohort.source, "fingerprint": cohort.fingerprint(), "slices": len(cohort)}
     report.metrics["seen_in_training"] = same
     report.metrics["other_slices_of_seen_groups"] = len(left_out) - same
-    report.metrics["training_slices_known"] = own.is_file()
+    report.metrics["training_slices_known"] = own is not None
     return report, classifier.name, cohort
+
+
+def _in_classes_of(classes: Classes, cohort: Cohort) -> Cohort:
+    """The cohort with its labels as numbers of the model's classes. Raises UsageError for one that the model lacks."""
+    if cohort.classes.names == classes.names:
+        return replace(cohort, classes=classes)
+    means = {name: classes.find(name) for name in cohort.classes}
+    if unknown := [name for name, label in means.items() if label is None]:
+        raise UsageError(
+            f'The model does not know the class "{unknown[0]}"; it tells {", ".join(classes)} apart. Fix: say which '
+            f'of them it is, for example --classes "{unknown[0]} -> {classes[0]}; ...".'
+        )
+    number = np.array([classes.index(str(label)) for label in means.values()])
+    return replace(cohort, classes=classes, labels=number[cohort.labels])
 
 
 def _write(report: Report, folder: Path, name: str, source: str | None, cohort: Cohort | None) -> None:
@@ -201,24 +222,9 @@ def _show(
         show(f"Leak gap: image-level minus {protocol}, points", gap, "answers by", "balanced accuracy", "accuracy")
     show(f"The model, {protocol}", tables.figure_rows(metrics), "", "slices", "cases")
     show("Classes, %", tables.class_rows(metrics), *tables.class_columns(metrics))
+    if operating := tables.operating_rows(metrics):
+        show(f"Operating points: {tables.operating_title(metrics)}", operating, "", "slices", "cases")
     for note in tables.notes(metrics):
         console.print(f"- {note}", markup=False)
     if differences == []:
         console.print("The figures stored with the model follow from its predictions.")
-
-
-def _model_path(model: str) -> str:
-    """A run's model directory instead of the run; anything else as it is."""
-    path = Path(model).expanduser()
-    return str(model_folder(path)) if path.is_dir() else model
-
-
-def _calibration(folder: Path) -> Calibration | None:
-    from ..evaluation import Calibration
-
-    record = (_read_json(folder / "lungct.json") or {}).get("calibration")
-    return Calibration.from_json(record) if record else None
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    return read_json(path, f"The model has no {path.name}.") if path.is_file() else None

@@ -8,7 +8,6 @@ from typing import Annotated, Literal, cast
 import typer
 
 from ..errors import UsageError, require
-from ..hub.model_repo import ModelRepo
 
 
 def export(
@@ -28,6 +27,8 @@ def export(
     on_bad_file: Annotated[str, typer.Option(help="refuse or skip unreadable files in --data.")] = "refuse",
 ) -> None:
     """Write onnx/model.onnx into a finished run's model: for LungCT, for ONNX Runtime elsewhere, for a browser."""
+    from ..hub import ModelRepo
+
     model = ModelRepo.in_folder(run).path
     if data is None:
         raise UsageError(

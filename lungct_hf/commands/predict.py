@@ -11,7 +11,6 @@ import typer
 
 from ..errors import LungCTError, UsageError
 from ..files import check_place
-from .run_folder import model_folder
 
 if TYPE_CHECKING:
     from ..pipeline.run import Options
@@ -58,11 +57,9 @@ def predict(
     from ..pipeline.run import predict_files
     from ..runtime import LungCT
 
-    path = Path(model).expanduser()
-    folder = model_folder(path) if path.is_dir() else None
-    loaded = LungCT.from_pretrained(folder or model, backend=backend, threads=threads)
+    loaded = LungCT.from_pretrained(model, backend=backend, threads=threads)
     try:
-        manifest = predict_files(loaded, folder, sources, options, ["lungct", *sys.argv[1:]])
+        manifest = predict_files(loaded, sources, options, ["lungct", *sys.argv[1:]])
     except KeyboardInterrupt:
         if output is not None:
             typer.echo(f"What is done is kept in {output}.journal: the same command goes on from there.", err=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from ..cohort.class_map import HELP as CLASSES
+from ..classes import HELP as CLASSES
 from ..errors import UsageError
 from ..files import check_place
 from ..slices.window import Window

@@ -65,16 +65,29 @@ def share(
     sample: Sample, part: np.ndarray, whole: np.ndarray, *, replicates: int = REPLICATES, seed: int = 0
 ) -> Interval:
     """{value, low, high} of the share of the rows `whole` (N, bool) that are in `part` as well."""
-    sums = np.zeros((len(sample.group_names), 2))
-    np.add.at(sums, sample.group_of, np.column_stack([part & whole, whole]))
-    drawn = draw_groups(sample.group_labels, replicates, seed) @ sums
-    parts, total = sums.sum(axis=0)
-    with np.errstate(invalid="ignore"):
-        ratio = drawn[:, 0] / drawn[:, 1]
-    if total and parts in (0, total):
-        return _exact(float(parts / total), int(np.sum(sums[:, 1] > 0)))
-    alone = bool(_groups_per_class(sample).min() < 2)
-    return _percentiles(float(parts / total) if total else float("nan"), ratio, alone)
+    return shares(sample, [(part, whole)], draw_groups(sample.group_labels, replicates, seed))[0]
+
+
+def shares(sample: Sample, asked: list[tuple[np.ndarray, np.ndarray]], drawn: np.ndarray) -> list[Interval]:
+    """As `share`, of each (part, whole), under the same draws (R, G) of the groups."""
+    found = []
+    for part, whole in asked:
+        sums = np.zeros((len(sample.group_names), 2))
+        np.add.at(sums, sample.group_of, np.column_stack([part & whole, whole]))
+        parts, total = sums.sum(axis=0)
+        if total and parts in (0, total):
+            found.append(_exact(float(parts / total), int(np.sum(sums[:, 1] > 0))))
+            continue
+        replicate = drawn @ sums
+        with np.errstate(invalid="ignore"):
+            ratio = replicate[:, 0] / replicate[:, 1]
+        found.append(interval_of(float(parts / total) if total else float("nan"), ratio, sample))
+    return found
+
+
+def interval_of(value: float, drawn: np.ndarray, sample: Sample) -> Interval:
+    """{value, low, high} of a figure from its replicates (R,) over the groups of `sample`."""
+    return _percentiles(value, drawn, bool(_groups_per_class(sample).min() < 2))
 
 
 def cautions(sample: Sample) -> list[str]:

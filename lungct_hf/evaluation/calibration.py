@@ -1,4 +1,4 @@
-"""Fit what decision.py applies: the temperatures and the thresholds for "I don't know", on held-out groups only."""
+"""Fit what decision.py applies on held-out groups only: temperatures, operating points, when to say "I don't know"."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from scipy.special import logsumexp
 from ..classes import Classes
 from ..decision import AbstainRule, Blocks, Calibration, FeatureDistance, contrasts, tempering
 from ..errors import UsageError
+from .operating import fit_operating
 from .sample import softmax
 
 TEMPERATURES = (0.05, 20.0)
@@ -276,7 +277,7 @@ def fit_calibration(
     distances: np.ndarray | None = None,
     folded: bool = True,
 ) -> Calibration:
-    """Temperatures and abstain rule from the logits of held-out groups, before any calibration.
+    """Temperatures, operating points and abstain rule from the logits of held-out groups, before any calibration.
 
     With `training` = (features, labels) of the training slices, and of the held-out slices their `features` or their
     `distances` (where networks of their own measured them), the rule also looks at the distance. `folded` says that
@@ -286,16 +287,16 @@ def fit_calibration(
     distance = fit_distance(*training, classes) if training is not None else None
     if distance is not None and features is not None:
         distances = distance(features)
+    held_out = softmax(np.asarray(logits) @ fitted.matrix(len(classes))), np.asarray(labels), np.asarray(groups)
     rule = fit_abstain(
-        softmax(np.asarray(logits) @ fitted.matrix(len(classes))),
-        np.asarray(labels),
-        np.asarray(groups),
+        *held_out,
         target_error=target_error,
         distance=distance,
         distances=distances,
     )
-    held_out: Mapping[str, int] = {"slices": len(labels), "groups": len(set(np.asarray(groups).tolist()))}
-    return Calibration(*fitted, folded=folded, abstain=rule, fitted_on=held_out)
+    counted: Mapping[str, int] = {"slices": len(labels), "groups": len(set(np.asarray(groups).tolist()))}
+    points = fit_operating(*held_out, classes)
+    return Calibration(*fitted, folded=folded, abstain=rule, operating=points, fitted_on=counted)
 
 
 def risk_coverage(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:

@@ -8,7 +8,7 @@ TOLERANCE = 1e-9
 # What chance decides: another numpy may draw other groups.
 DRAWN = {"low": 0.01, "high": 0.01, "undefined": 0.01}
 STRICT = {"low": 2e-6, "high": 2e-6, "undefined": 1e-4}  # they are stored with 6 and 4 decimals
-_BY_CHANCE = {"intervals", "bootstrap", "model_minus", "leak_gap", "coverage", "error"}
+_BY_CHANCE = {"intervals", "bootstrap", "model_minus", "leak_gap", "coverage", "error", *DRAWN, "constant"}
 
 
 def differences(

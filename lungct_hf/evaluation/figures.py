@@ -180,10 +180,25 @@ def _confidence_bins(probabilities: np.ndarray, bins: int) -> tuple[np.ndarray, 
 def areas_under(
     sample: Sample, scores: np.ndarray, positive: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """AUROC and average precision (R,) of `scores` (N,) for `positive` (N, bool) under weights of the groups (R, G).
+    """AUROC and average precision (R,) of `scores` (N,) for `positive` (N, bool) under group weights (R, G)."""
+    hits, misses = weights_by_step(sample, scores, positive, weights)
+    true, false = hits.cumsum(axis=0), misses.cumsum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # A positive beats every negative with a lower score and half of those with the same.
+        beaten = false[-1] - false + misses / 2
+        auroc = (hits * beaten).sum(axis=0) / (true[-1] * false[-1])
+        named = true + false
+        precision = np.divide(true, named, out=np.zeros_like(true), where=named > 0)
+        return auroc, (hits * precision).sum(axis=0) / true[-1]
 
-    Only scores that a positive has are steps of either area; all scores between two of them are counted as one. So
-    many classes cost hardly more than few: each has only its own rows' steps.
+
+def weights_by_step(
+    sample: Sample, scores: np.ndarray, positive: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(steps, R) how much weight the positive and the other rows of each step have, from the highest score down.
+
+    Only scores that a positive has are steps of a curve; all scores between two of them are counted as one. So many
+    classes cost hardly more than few: each has only its own rows' steps.
     """
     order, starts = _descending(scores)
     has_one = np.add.reduceat(positive[order], starts) > 0
@@ -198,15 +213,7 @@ def areas_under(
         counts = coo_array((np.ones(rows.sum()), (step[rows], group[rows])), shape=(steps, groups)).tocsr()
         return counts @ weights.T
 
-    hits, misses = per_step(hit), per_step(~hit)
-    true, false = hits.cumsum(axis=0), misses.cumsum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        # A positive beats every negative with a lower score and half of those with the same.
-        beaten = false[-1] - false + misses / 2
-        auroc = (hits * beaten).sum(axis=0) / (true[-1] * false[-1])
-        named = true + false
-        precision = np.divide(true, named, out=np.zeros_like(true), where=named > 0)
-        return auroc, (hits * precision).sum(axis=0) / true[-1]
+    return per_step(hit), per_step(~hit)
 
 
 def _aurc(weights: np.ndarray, confidence: np.ndarray, wrong: np.ndarray) -> np.ndarray:

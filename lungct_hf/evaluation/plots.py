@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from ..decision import OPERATING_POINTS
 from ..errors import require
 from ..files import write_atomic
 from .calibration import risk_coverage
 from .figures import ECE_BINS, confusion_counts, reliability
+from .operating import roc_band
 from .report import Part, Report
 from .sample import Sample
 from .tables import SOURCES
@@ -37,17 +39,25 @@ _COLOURS = 48  # a drawn plot needs no more, and the file is a third of the size
 
 
 def write_plots(report: Report, folder: Path) -> list[Path]:
-    """Draw comparison, confusion, roc, precision_recall, reliability and risk_coverage as PNGs in `folder`."""
+    """Draw comparison, confusion, roc, precision_recall, reliability and risk_coverage as PNGs in `folder`.
+
+    Where classes are marked positive roc_positive as well; of two classes it stands in the place of roc.
+    """
     require("matplotlib", "train")
     part = report.parts[report.headline]
     drawings: dict[str, Callable[[], Figure]] = {
         "comparison": lambda: _comparison(report),
         "confusion": lambda: _confusion(part),
         "roc": lambda: _curves(part.test, report.metrics["test"], "auroc"),
+        "roc_positive": lambda: _roc_positive(part.test, report.metrics),
         "precision_recall": lambda: _curves(part.test, report.metrics["test"], "average_precision"),
         "reliability": lambda: _reliability(part),
         "risk_coverage": lambda: _risk_coverage(part, report.metrics["test"]),
     }
+    if "operating" not in report.metrics:
+        del drawings["roc_positive"]
+    elif len(part.test.classes) == 2:
+        del drawings["roc"]
     written = []
     for name, draw in drawings.items():
         written.append(folder / f"{name}.png")
@@ -152,6 +162,27 @@ def _curves(sample: Sample, block: dict[str, Any], kind: str) -> Figure:
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.03), aspect="equal")
     title = "AUROC" if kind == "auroc" else "average precision"
     _legend_below(axes, title=f"{title} [95 % interval]")
+    return figure
+
+
+def _roc_positive(sample: Sample, metrics: dict[str, Any]) -> Figure:
+    """The ROC curve of any positive class with its band, and where the fitted cuts come out."""
+    made, block = metrics["bootstrap"], metrics["operating"]["slices"]
+    figure, axes = _canvas(4.6, 5.6)
+    x, y, low, high = roc_band(sample, replicates=made["replicates"], seed=made["seed"])
+    axes.fill_between(x, low, high, color=_BLUE, alpha=0.2, lw=0, label="95 % band, whole groups resampled")
+    axes.plot(x, y, color=_BLUE, lw=1.7, label=f"AUROC {_with_interval(block['auroc'])}")
+    for number, (name, point) in enumerate((block["points"] or {}).items()):
+        figure_name, target = OPERATING_POINTS[name]
+        colour, _, marker = _style(number + 1)
+        at = [1 - point["specificity"]["value"]], [point["sensitivity"]["value"]]
+        if None not in (*at[0], *at[1]):
+            said = f"cut for {100 * target:.0f} % {figure_name}"
+            axes.plot(*at, marker, color=colour, ms=7, ls="", label=said, zorder=3)
+    axes.plot([0, 1], [0, 1], color=_GREY, ls=":", lw=1)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.03), aspect="equal", xlabel="1 - specificity", ylabel="sensitivity")
+    axes.set_title(f"ROC, {textwrap.shorten(_text(', '.join(sample.classes.positive)), 48, placeholder=' ...')}")
+    _legend_below(axes)
     return figure
 
 

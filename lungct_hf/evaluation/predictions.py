@@ -43,6 +43,7 @@ OPTIONAL = pa.schema(
         ("raw_logits", _LOGITS),  # before calibration
         ("distance", pa.float32()),  # from the training features, decision.FeatureDistance
         ("abstained", pa.string()),  # the reason not to answer (decision.py), "" where the model answered
+        ("thresholds", pa.list_(pa.float32())),  # of its fold, in the order of decision.OPERATING_POINTS
         ("nearest_neighbour", pa.string()),  # the class that 1-NN on thumbnails named
         ("ring_nearest_neighbour", pa.string()),  # the same on the outer ring alone
         ("histogram_nearest_neighbour", pa.string()),  # the same on nothing but how many pixels have each grey level

@@ -13,7 +13,8 @@
     validation      plain figures: it chose the weights
     baselines       nearest_neighbour, ring_nearest_neighbour, histogram_nearest_neighbour, model_ring: as test, and
                     model_minus: paired difference
-    other_protocols {name: {test, validation, baselines}}
+    operating       where classes are marked positive: any of them against the others, see operating.py
+    other_protocols {name: {test, validation, baselines, operating}}
     leak_gap        image-level minus the headline, for the model and each baseline
     protocol, split, bootstrap
     classes         their names in order, and which of them are positive; absent where the predictions do not say
@@ -30,12 +31,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..decision import POOLING, Calibration, why_not
+from ..decision import OPERATING_POINTS, POOLING, Calibration, why_not
 from ..errors import LungCTError, UsageError
 from .baselines import VIEWS
 from .bootstrap import REPLICATES, cautions, difference, intervals, method, paired_difference, share
 from .calibration import risk_coverage
 from .figures import figures
+from .operating import operating_block
 from .predictions import (
     class_numbers,
     classes_of_table,
@@ -46,6 +48,7 @@ from .predictions import (
 )
 from .sample import Sample
 
+CROSS_VALIDATED = "cross-validated"  # the figures are the folds', not those of the weights beside them
 IMAGE = "image"  # the protocol that leaks: slices assigned one by one
 BASELINES = {
     "nearest_neighbour": "1-NN on 64 x 64 grey thumbnails, training and validation slices as neighbours",
@@ -68,6 +71,7 @@ class Part:
     baselines: dict[str, Sample] = field(default_factory=dict)
     uncalibrated: Sample | None = None
     answered: np.ndarray | None = None
+    thresholds: np.ndarray | None = None  # (N, 4) the cuts that judge each row of `test`
     reasons: dict[str, int] = field(default_factory=dict)
 
 
@@ -105,7 +109,10 @@ def evaluate_predictions(
     target = calibration.abstain.target_error if calibration and calibration.abstain else None
 
     def blocks(part: Part) -> dict[str, Any]:
-        return _blocks(part, target, replicates, seed)
+        found = _blocks(part, target, replicates, seed)
+        if has_classes(table) and part.test.classes.positive:
+            found["operating"] = operating_block(part.test, part.thresholds, replicates=replicates, seed=seed)
+        return found
 
     metrics: dict[str, Any] = {"schema_version": 1, "protocol": first, "split": split}
     if has_classes(table):
@@ -127,10 +134,11 @@ def _parts(table: pa.Table, split: dict[str, Any], calibration: Calibration | No
         rows = table.filter(pa.array((names == name) & tested))
         others = table.filter(pa.array((names == name) & held_back))
         _check_unique(rows, name)
-        yield name, _part(rows, others, calibration)
+        # The cuts of a model that was trained on all slices were fitted on its folds' test slices as well.
+        yield name, _part(rows, others, calibration, pooled=split.get("evidence") == CROSS_VALIDATED)
 
 
-def _part(rows: pa.Table, others: pa.Table, calibration: Calibration | None) -> Part:
+def _part(rows: pa.Table, others: pa.Table, calibration: Calibration | None, *, pooled: bool) -> Part:
     test, baselines = _sample(rows), {}
     for column in VIEWS:
         if column in rows.column_names and (named := class_numbers(rows, column)).min() >= 0:
@@ -148,6 +156,7 @@ def _part(rows: pa.Table, others: pa.Table, calibration: Calibration | None) -> 
         baselines=baselines,
         uncalibrated=None if raw is None else _sample(rows, raw),
         answered=None if abstained is None else abstained == "",
+        thresholds=_thresholds(rows, None if pooled else calibration),
         reasons=dict(sorted(reasons.items())),
     )
 
@@ -163,6 +172,18 @@ def _abstained(rows: pa.Table, test: Sample, calibration: Calibration | None) ->
     distance = _numbers(rows, "distance") if rule.distance is not None else None
     confidence = calibration.probabilities(logits_of(rows)).max(axis=1)
     return np.array([reason or "" for reason in why_not(rule, confidence, distance)], np.str_)
+
+
+def _thresholds(rows: pa.Table, calibration: Calibration | None) -> np.ndarray | None:
+    """The cuts that judge each row (N, 4): as stored (folds have their own), else those of `calibration`."""
+    if "thresholds" in rows.column_names and not rows["thresholds"].null_count:
+        found = rows["thresholds"].to_pylist()
+        if wrong := next((row for row in found if len(row) != len(OPERATING_POINTS)), None):
+            raise LungCTError(f"The predictions have {len(wrong)} thresholds in a row, not {len(OPERATING_POINTS)}.")
+        return np.array(found, np.float64)
+    if calibration is None or not calibration.operating:
+        return None
+    return np.tile([point.threshold for point in calibration.operating], (len(rows), 1))
 
 
 def _blocks(part: Part, target: float | None, replicates: int, seed: int) -> dict[str, Any]:

@@ -122,9 +122,8 @@ class Sample:
         Without probabilities the named classes are averaged, which is a vote; `_largest` breaks a tie.
         """
         votes = self.probabilities if self.probabilities is not None else np.eye(len(self.classes))[self.named]
-        run_names, run_of = np.unique(self.runs, return_inverse=True)
-        unit, unit_of = np.unique(self.group_of * len(run_names) + run_of, return_inverse=True)
-        means = pool_probabilities(votes, unit_of, len(unit))
+        run_names, unit, case_of = self._units
+        means = pool_probabilities(votes, case_of, len(unit))
         group, run = unit // max(1, len(run_names)), unit % max(1, len(run_names))
         names = self.group_names[group]
         runs = run_names[run] if len(unit) else names
@@ -133,6 +132,18 @@ class Sample:
         )
         truth = self.group_labels[group]
         return Sample.of(truth, classes=self.classes, groups=names, keys=names, runs=runs, **votes_or_shares)
+
+    @property
+    def case_of(self) -> np.ndarray:
+        """(N,) each row's place in `cases()`."""
+        return self._units[2]
+
+    @cached_property
+    def _units(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The runs, of each case its group and run as one number, and of each row its case."""
+        run_names, run_of = np.unique(self.runs, return_inverse=True)
+        unit, case_of = np.unique(self.group_of * len(run_names) + run_of, return_inverse=True)
+        return run_names, unit, case_of
 
     def _largest(self, counts: np.ndarray) -> np.ndarray:
         """(M,) the class with the highest of `counts` (M, C); of tied ones a positive one, then the later."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..decision import OPERATING_POINTS
+
 SOURCES = {
     "model": "model",
     "nearest_neighbour": "1-NN, thumbnails",
@@ -118,6 +120,28 @@ def _class_figures(metrics: Metrics) -> dict[str, str]:
     return {name: _CLASS_FIGURES[name] for name in ("sensitivity", "ppv")}
 
 
+def operating_rows(metrics: Metrics) -> Rows:
+    """(what, slices, cases) for any positive class: AUROC, then each operating point; empty where none is marked."""
+    block = metrics.get("operating")
+    if not block:
+        return []
+    slices, cases = block["slices"], block["cases"]
+    rows: Rows = [("AUROC, %", percent(slices["auroc"]), percent(cases["auroc"]))]
+    for name, point in (slices["points"] or {}).items():
+        figure, target = OPERATING_POINTS[name]
+        other = "sensitivity" if figure == "specificity" else "specificity"
+        pooled = cases["points"][name]
+        rows.append((f"{other} at {100 * target:.0f} % {figure}", percent(point[other]), percent(pooled[other])))
+        rows.append((f"  {figure} reached", percent(point[figure]), percent(pooled[figure])))
+    return rows
+
+
+def operating_title(metrics: Metrics) -> str:
+    """What the score of `operating_rows` is of."""
+    named = positive_names(metrics)
+    return f"{named[0]} against the rest, %" if len(named) == 1 else "any positive class, %"
+
+
 def headline(metrics: Metrics) -> str:
     """What was tested, in one sentence."""
     test, protocol = metrics["test"], metrics["protocol"]
@@ -144,6 +168,7 @@ def notes(metrics: Metrics) -> list[str]:
         by = block["model_minus"]["balanced_accuracy"]
         if by["value"] is not None and (by["low"] is None or by["low"] <= 0):
             found.append(f"The model is not shown to beat {SOURCES[source]}: difference {percent(by)} points.")
+    found += metrics.get("operating", {}).get("cautions", [])
     rule = test.get("abstention")
     if rule:
         target = "" if rule["target_error"] is None else f" (target: at most {100 * rule['target_error']:g} %)"

@@ -11,7 +11,6 @@ the folds' best epochs (of two middle ones, the later), over which the learning 
 
 from __future__ import annotations
 
-import json
 import statistics
 import tempfile
 from collections.abc import Iterator
@@ -41,6 +40,7 @@ from ..evaluation.plots import write_plots
 from ..evaluation.predictions import OPTIONAL, SCHEMA, write_predictions
 from ..evaluation.report import IMAGE
 from ..files import folder_in_one_step, write_json
+from ..hub import ModelRepo
 from .evidence import TARGET_ERROR, fit_what_can_be, fold_into
 from .model_repo import split_record, write_weights
 from .options import Options
@@ -132,7 +132,7 @@ def pool(options: Options, cohort: Cohort) -> Evidence:
     splits, best = [], []
     for part in fold_runs(options):
         split = split_of(part, cohort)
-        record = json.loads((part.run / "model" / "lungct.json").read_text(encoding="utf-8"))["provenance"]
+        record = ModelRepo.open(part.run).provenance
         if record["split"]["hash"] != split.hash:
             raise LungCTError(
                 f"The run in {part.run} was trained on another split than the data give now. Fix: bring back the same "
@@ -197,6 +197,8 @@ def print_evidence(evidence: Evidence, folder: Path) -> None:
     _show(console, comparison, "balanced accuracy, %", "slices", "cases")
     _show(console, tables.figure_rows(metrics), "the model", "slices", "cases")
     _show(console, tables.class_rows(metrics), *("classes, %", *tables.class_columns(metrics)[1:]))
+    if operating := tables.operating_rows(metrics):
+        _show(console, operating, tables.operating_title(metrics), "slices", "cases")
     for note in tables.notes(metrics):
         console.print(f"- {note}", markup=False)
     console.print(f"- {SENTENCE}", markup=False)

@@ -205,6 +205,7 @@ def _rows(name: str, cohort: Cohort, split: Split, found: HeldOut, calibration: 
             "label": cohort.classes[cohort.labels[row]],
             "logits": logits[place].tolist(),
             "raw_logits": found.logits[place].tolist(),
+            "thresholds": [point.threshold for point in calibration.operating] or None,
             "distance": decision.distance,
             "abstained": None if calibration.abstain is None else decision.reason or "",
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from ..cohort import Cohort, Split
 from ..errors import LungCTError, UsageError
 from ..evaluation import read_predictions
 from ..files import folder_in_one_step, write_json
-from ..hub import write_card
+from ..hub import ModelRepo, write_card
+from ..hub.model_repo import LUNGCT, PREDICTIONS, SPLIT
 from ..model.onnx_export import export_onnx
 from ..runtime.classifier import LungCTClassifier
 from ..slices.preprocess import Preprocessing
@@ -46,14 +46,14 @@ def export_again(model: Path, cohort: Cohort, slices: Slices8Bit | None = None) 
     """
     classifier = LungCTClassifier.from_pretrained(model)
     preprocessing = classifier.preprocessing
-    lungct = json.loads((model / "lungct.json").read_text(encoding="utf-8"))
+    lungct = ModelRepo(model).lungct
     with folder_in_one_step(model) as fresh:
         shutil.copytree(model, fresh, dirs_exist_ok=True)
         shutil.rmtree(fresh / "onnx", ignore_errors=True)
         record = export_onnx(classifier.network, preprocessing, parity_squares(cohort, preprocessing), fresh)
         if slices is not None:
             record["int8"] = add_int8(fresh, preprocessing, slices)
-        write_json(fresh / "lungct.json", {**lungct, "onnx": record})
+        write_json(fresh / LUNGCT, {**lungct, "onnx": record})
         write_card(fresh)
     return record
 
@@ -63,15 +63,14 @@ def slices_for_int8(model: Path, cohort: Cohort) -> Slices8Bit:
 
     Raises UsageError when `cohort` is not the data that the model was trained and evaluated on.
     """
-    evaluation = model / "evaluation"
-    missing = [name for name in ("split.csv", "predictions.parquet") if not (evaluation / name).is_file()]
-    if missing:
+    repo = ModelRepo(model)
+    if missing := [name for name in (SPLIT, PREDICTIONS) if not repo.has(name)]:
         raise UsageError(
-            f"The model stores no evaluation/{missing[0]}, so it is not known which slices may calibrate and judge "
+            f"The model stores no {missing[0]}, so it is not known which slices may calibrate and judge "
             "an 8-bit copy. Fix: leave out --int8, or train again."
         )
-    split = Split.read(evaluation / "split.csv")
-    table, labels, _ = read_predictions(evaluation / "predictions.parquet")
+    split = Split.read(repo.file(SPLIT), repo.classes)
+    table, labels, _ = read_predictions(repo.file(PREDICTIONS))
     place = {str(sha): row for row, sha in enumerate(cohort.sha256.tolist())}
     judged = np.array([side == "test" for side in table["split"].to_pylist()])
     _, first = np.unique(np.array(table["id"].to_pylist())[judged], return_index=True)  # seeds predict a slice anew

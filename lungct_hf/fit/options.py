@@ -11,11 +11,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..cohort.class_map import HELP as CLASSES
-from ..cohort.load import parse_slices
+from ..classes import HELP as CLASSES
 from ..errors import UsageError
 from ..files import publishable, write_json
 from ..runtime.session import usable_cores
+from ..slices.series import parse_positions
 from ..slices.window import Window
 from .recipe import Recipe, load_recipe
 
@@ -278,7 +278,7 @@ def _check_numbers(given: dict[str, Any]) -> None:
     if given["window"] is not None:
         Window.parse(given["window"])
     if given["slices"] is not None:
-        parse_slices(given["slices"])
+        parse_positions(given["slices"])
     if given["folds"] is not None:
         for name in ("fold", "fold_count"):
             if given[name] is not None:

@@ -11,28 +11,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .author import author_text, with_author_text
     from .card import render_card, write_card, write_eval_results
-    from .fetch import fetch_model
     from .model_repo import ModelRepo, split_revision
     from .push import PushResult, push_folder, require_write_token
-    from .source import FetchedModel, local_model
 
 _HOMES = {
     "author": ("author_text", "with_author_text"),
     "card": ("render_card", "write_card", "write_eval_results"),
-    "fetch": ("fetch_model",),
     "push": ("PushResult", "push_folder", "require_write_token"),
     "model_repo": ("ModelRepo", "split_revision"),
-    "source": ("FetchedModel", "local_model"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "FetchedModel",
     "ModelRepo",
     "PushResult",
     "author_text",
-    "fetch_model",
-    "local_model",
     "push_folder",
     "render_card",
     "require_write_token",

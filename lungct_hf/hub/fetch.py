@@ -7,7 +7,6 @@ import logging
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import RevisionNotFoundError
@@ -181,10 +180,3 @@ def matches(path: Path, file: RepoFile) -> bool:
 def git_blob_id(data: bytes) -> str:
     """git's name for a file with this content."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-
-
-def fetch_model(
-    repo_or_dir: str | Path, revision: str | None = None, *, allow_patterns: list[str] | None = None, **access: Any
-) -> ModelRepo:
-    """Transitional: `ModelRepo.open`."""
-    return ModelRepo.open(repo_or_dir, revision, files=allow_patterns, **access)

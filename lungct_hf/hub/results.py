@@ -25,6 +25,7 @@ _PLOTS = {
     "comparison": "Balanced accuracy of the model and of what learns nothing, with 95 % intervals",
     "confusion": "True and named classes, by slice and by case",
     "roc": "ROC curve of each class against the others",
+    "roc_positive": "ROC curve of what counts as disease against the rest, with its band and operating points",
     "precision_recall": "Precision-recall curve of each class against the others",
     "reliability": "Confidence and accuracy, before and after calibration",
     "risk_coverage": "Error among the answers when only the most confident are given",
@@ -54,6 +55,7 @@ def result_facts(labels: Sequence[str], metrics: Facts | None, calibration: Fact
         "auroc": "macro AUROC" if len(labels) > 2 else "AUROC",
         "rows": comparison_rows(metrics),
         "verdicts": verdicts(metrics),
+        "operating": operating_facts(metrics),
         "leak": leak_sentences(metrics),
         "cautions": found.get("cautions") or [],
         "intervals": _interval_note(metrics),
@@ -130,6 +132,30 @@ def verdicts(metrics: Facts) -> list[str]:
             verdict = f"The model adds {points(difference)} of balanced accuracy."
         said.append(f"*{what[:1].upper()}{what[1:]}*: {block.get('description', NOT_RECORDED)}. {verdict}".strip())
     return said
+
+
+def operating_facts(metrics: Facts) -> Facts | None:
+    """How well disease is found, as a sentence, table rows and cautions; None where no class counts as disease."""
+    block = metrics.get("operating")
+    if not block:
+        return None
+    ways = {"by slice": block["slices"], "a group's slices pooled": block["cases"]}
+    areas = listed([f"{_interval(one['auroc'], ratio)} {way}" for way, one in ways.items()])
+    counts = block["slices"]["n"]
+    rows = []
+    for name in block["slices"]["points"] or {}:
+        figure, _, share = name.partition("-")
+        for way, one in ways.items():
+            point = {side: _interval(one["points"][name][side], percent) for side in ("sensitivity", "specificity")}
+            rows.append({"name": f"cut for {share} % {figure}, {way}"} | point)
+    return {
+        "sentence": (
+            f"{listed([plain(name) for name in block['positive']], 'or')} against the rest "
+            f"({counts['positive']} and {counts['negative']} slices): AUROC {areas}."
+        ),
+        "rows": rows,
+        "cautions": block.get("cautions") or [],
+    }
 
 
 def leak_sentences(metrics: Facts) -> list[str]:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from ..errors import LungCTError, UsageError, brief
 from ..files import sha256_of
 from .names import rename_to_timm
+from .network import ARCHITECTURE
 
 # torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V2; eight hex digits of its sha256 are in the name.
 V2_URL = "https://download.pytorch.org/models/mobilenet_v2-7ebf99e0.pth"
@@ -43,7 +44,7 @@ class InitWeights:
         if wrong or missing:
             raise LungCTError(
                 f"The start weights {self.source} do not fit this architecture (first difference: "
-                f"{(wrong + missing)[0]}). Fix: they are for mobilenetv2_100; use --init random with other widths."
+                f"{(wrong + missing)[0]}). Fix: a state dict of timm's network of that name, or --init random."
             )
         network.load_state_dict(body, strict=False)
 
@@ -52,27 +53,47 @@ class InitWeights:
         return {"kind": self.kind, "source": self.source, "sha256": self.sha256}
 
 
-def load_init(spec: str, *, say: Callable[[str], None] = print) -> InitWeights:
+def check_init(spec: str, architecture: str) -> None:
+    """Look whether `--init` can mean anything for an architecture, before anything is fetched or read.
+
+    Raises UsageError: the V2 weights for another network than theirs, or a file that is not there.
+    """
+    if spec == "imagenet1k-v2" and architecture != ARCHITECTURE:
+        raise UsageError(
+            f"--init imagenet1k-v2 are weights of {ARCHITECTURE}, not of {architecture}. Fix: --init PATH with a "
+            f"state dict of timm's {architecture}, or --init random."
+        )
+    if spec not in ("random", "imagenet1k-v2", "auto") and not Path(spec).expanduser().is_file():
+        raise UsageError(
+            f"--init {spec}: no such file. Needed: imagenet1k-v2, auto, random, or a .pth/.safetensors file."
+        )
+
+
+def load_init(spec: str, architecture: str = ARCHITECTURE, *, say: Callable[[str], None] = print) -> InitWeights:
     """Resolve `--init`: "imagenet1k-v2", "auto", "random" or the path of a .pth or .safetensors file.
 
-    "auto" takes the V2 weights when they are cached or can be fetched and otherwise says in one line that training
-    starts from random weights.
+    "auto" takes the V2 weights for mobilenetv2_100, when they are cached or can be fetched, and otherwise says in one
+    line why training starts from random weights. Raises UsageError as `check_init`, LungCTError when weights that were
+    asked for cannot be had.
     """
+    check_init(spec, architecture)
     if spec == "random":
         return InitWeights("random")
     if spec == "imagenet1k-v2":
         return _from_file(fetch_v2(), source=V2_URL)
     if spec == "auto":
+        if architecture != ARCHITECTURE:
+            say(
+                f"Starting from random weights: the ImageNet-1K V2 weights are of {ARCHITECTURE}, not of "
+                f"{architecture}. --init PATH takes a file of your own."
+            )
+            return InitWeights("random")
         try:
             return _from_file(fetch_v2(), source=V2_URL)
         except LungCTError as error:
             say(f"Starting from random weights: {error}")
             return InitWeights("random")
     path = Path(spec).expanduser()
-    if not path.is_file():
-        raise UsageError(
-            f"--init {spec}: no such file. Needed: imagenet1k-v2, auto, random, or a .pth/.safetensors file."
-        )
     return _from_file(path, source=path.name)
 
 

@@ -3,30 +3,87 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import timm
 import torch
+from timm.layers import SelectAdaptivePool2d
 from torch import nn
 
-from ..errors import LungCTError, UsageError
+from ..errors import LungCTError, UsageError, brief
 
 ARCHITECTURE = "mobilenetv2_100"
+# The timm architectures that are tested from training to every loader. All of them end in feature maps, their mean
+# over the places and one linear layer: calibration, class-activation maps, the distance to the training slices, the
+# ONNX export and transformers rest on that.
+FAMILIES = ("mobilenetv2_*", "efficientnet_b0")
 
 
 def build_network(architecture: str = ARCHITECTURE, classes: int = 3, *, drop_rate: float = 0.0) -> nn.Module:
-    """A timm MobileNetV2 with random weights: (N, 3, H, W) normalised input to (N, classes) logits.
+    """A timm network with random weights: (N, 3, H, W) normalised input to (N, classes) logits.
 
-    `drop_rate` is the dropout probability before the last layer (0..1).
+    `drop_rate` is the dropout probability before the last layer (0..1). Raises UsageError as `check_architecture`.
     """
-    known = timm.list_models("mobilenetv2_*")
-    if architecture not in known:
-        raise UsageError(f"Unknown architecture {architecture!r}; needed is one of {', '.join(known)}.")
+    check_architecture(architecture)
     network = timm.create_model(architecture, pretrained=False, num_classes=classes, drop_rate=drop_rate)
-    # timm's start for so narrow a layer gives logits of several units; torchvision's keeps the first loss near ln 3.
-    nn.init.normal_(network.classifier.weight, std=0.01)
-    nn.init.zeros_(network.classifier.bias)
+    # timm's start for so narrow a layer gives logits of several units; torchvision's keeps the first loss near ln C.
+    nn.init.normal_(network.get_classifier().weight, std=0.01)
+    nn.init.zeros_(network.get_classifier().bias)
     return network
+
+
+def check_architecture(architecture: str) -> None:
+    """Look whether a network can be trained and published here, before anything else is done; no weights are made.
+
+    Raises UsageError with the reason for an architecture that timm does not know, whose head is not pooled features
+    and one linear layer, or that is none of the tested ones (FAMILIES).
+    """
+    tested = f"Fix: take a tested architecture ({', '.join(tested_architectures())})."
+    if not timm.is_model(architecture):
+        raise UsageError(f"timm {timm.__version__} knows no architecture {architecture!r}. {tested}")
+    problem = _head_problem(architecture)
+    if problem is None and architecture not in tested_architectures():
+        problem = "its head would do, but nobody has tested it from training to every loader"
+    if problem:
+        raise UsageError(f"The architecture {architecture!r} cannot be used: {problem}. {tested}")
+
+
+@cache
+def tested_architectures() -> tuple[str, ...]:
+    """What FAMILIES stands for with the timm that is installed."""
+    return tuple(name for family in FAMILIES for name in timm.list_models(family))
+
+
+@cache
+def _head_problem(architecture: str) -> str | None:
+    """Why what follows the feature maps is not their mean and one linear layer; None where it is.
+
+    The network is built and run without memory for numbers (device "meta"), so a large one costs nothing.
+    """
+    called: list[str] = []
+    try:
+        with torch.device("meta"), torch.inference_mode():
+            network: Any = timm.create_model(architecture, pretrained=False, num_classes=2).eval()
+            layer = network.get_classifier()
+            maps = network.forward_features(torch.zeros(1, *network.pretrained_cfg["input_size"]))
+            for module in network.modules():
+                if next(module.parameters(recurse=False), None) is not None:
+                    module.register_forward_hook(lambda one, *_: called.append(type(one).__name__))
+            network.forward_head(maps, pre_logits=True)
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+        return f"it does not run as timm's image classifiers do ({brief(error)})"
+    if maps.ndim != 4:
+        return f"its features are {maps.shape[1]} tokens, and maps with a mean over the places are needed"
+    if not isinstance(layer, nn.Linear):
+        return f"its last layer is a {type(layer).__name__}, and one linear layer is needed"
+    if called:
+        return f"a {called[0]} stands between its feature maps and the last layer, where only their mean may"
+    if layer.in_features != maps.shape[1]:
+        return f"its last layer takes {layer.in_features} features and its maps, channels first, have {maps.shape[1]}"
+    if not any(isinstance(one, SelectAdaptivePool2d) and one.pool_type == "avg" for one in network.modules()):
+        return "its features are not the mean of its maps over the places"
+    return None
 
 
 def classes_of(network: nn.Module) -> int:
@@ -35,13 +92,13 @@ def classes_of(network: nn.Module) -> int:
 
 
 def logits_and_features(network: nn.Module, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits (N, 3) and the pooled features (N, D) before the last layer, float32, from one pass."""
+    """Logits (N, C) and the pooled features (N, D) before the last layer, float32, from one pass."""
     features = network.forward_head(network.forward_features(inputs), pre_logits=True)  # type: ignore[operator]
     return network.get_classifier()(features).float(), features.float()  # type: ignore[operator]
 
 
 def logits_cam_features(network: nn.Module, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits (N, 3), class-activation maps (N, 3, h, w) and pooled features (N, D), float32, from one pass.
+    """Logits (N, C), class-activation maps (N, C, h, w) and pooled features (N, D), float32, from one pass.
 
     The last layer is linear and what it sees is a mean over places, so the same layer applied at every place is the
     class-activation map (Zhou et al. 2016) and its mean over the places is the logit: no gradients are needed.

@@ -1,7 +1,7 @@
 """The network as `onnx/model.onnx`: one file, any batch size, checked against torch before it is written.
 
-Input `pixel_values` (N, 3, size, size) float32, as `Preprocessing` gives it. Outputs, float32: `logits` (N, 3), `cam`
-(N, 3, h, w) and `features` (N, D), those of `network.logits_cam_features`.
+Input `pixel_values` (N, 3, size, size) float32, as `Preprocessing` gives it. Outputs, float32: `logits` (N, C), `cam`
+(N, C, h, w) and `features` (N, D), those of `network.logits_cam_features`.
 
 The TorchScript-based exporter is used on purpose. For these networks it gives the same bytes every time, in a third of
 a second, with only standard operators at opset 17; the graph of the torch.export-based one (torch 2.14) differs in no

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..hub.model_repo import CONTRACT_FILES
 from ..runtime import LungCT
 from ..slices.frame import Unreadable
 from .journal import Journal
@@ -106,7 +107,7 @@ def _answered(
         yield key, row.to_json()
 
 
-def identity_of(model: LungCT, folder: Path | None) -> str:
+def identity_of(model: LungCT) -> str:
     """What a model's answers depend on: the commit, or for a directory a hash of its two JSON files.
 
     lungct.json holds the sha256 of the ONNX file and the calibration.
@@ -114,6 +115,6 @@ def identity_of(model: LungCT, folder: Path | None) -> str:
     if model.revision is not None:
         return str(model.revision)
     digest = hashlib.sha256()
-    for name in ("config.json", "lungct.json"):
-        digest.update((folder or Path()).joinpath(name).read_bytes())
+    for name in CONTRACT_FILES:
+        digest.update(model.repo.file(name).read_bytes())
     return digest.hexdigest()

@@ -45,12 +45,12 @@ class Options:
 
 
 def predict_files(
-    model: LungCT, folder: Path | None, sources: Sequence[str], options: Options, command: Sequence[str] = ()
+    model: LungCT, sources: Sequence[str], options: Options, command: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Answer all slices of `sources` and write them to `options.output`, or stdout; returns the manifest.
 
-    `folder` is the directory of a model that is not from the Hub. With an output, what is done is kept in
-    OUTPUT.journal until the end, and an equal call goes on from there; the manifest is OUTPUT.manifest.json.
+    With an output, what is done is kept in OUTPUT.journal until the end, and an equal call goes on from there; the
+    manifest is OUTPUT.manifest.json.
 
     Raises UsageError and LungCTError as `list_units`, `choose_format` and `Journal` do.
     """
@@ -61,7 +61,7 @@ def predict_files(
     with tempfile.TemporaryDirectory() as scratch:
         output = options.output
         place = Path(scratch) / "journal" if output is None else output.with_name(f"{output.name}.journal")
-        journal = Journal(place, _header(model, folder, options))
+        journal = Journal(place, _header(model, options))
         try:
             resumed = sum(journal.rows.values())
             readers = options.workers or max(1, min(usable_cores(), len(units) // _UNITS_A_READER))
@@ -83,11 +83,11 @@ def predict_files(
             manifest = {
                 "model": model.name,
                 "revision": model.revision,
-                "identity": identity_of(model, folder),
+                "identity": identity_of(model),
                 "backend": model.backend,
                 "versions": versions(),
                 "command": publishable(command),
-                "run": _header(model, folder, options),
+                "run": _header(model, options),
                 "listing": listing,
                 "started": started.isoformat(timespec="seconds"),
                 "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -109,9 +109,7 @@ def predict_files(
     return manifest
 
 
-def finished_manifest(
-    model: LungCT, folder: Path | None, sources: Sequence[str], options: Options
-) -> dict[str, Any] | None:
+def finished_manifest(model: LungCT, sources: Sequence[str], options: Options) -> dict[str, Any] | None:
     """The manifest beside `options.output` if that is of an equal run on unchanged files, else None."""
     if options.output is None or not options.output.is_file():
         return None
@@ -121,7 +119,7 @@ def finished_manifest(
     except (OSError, ValueError):
         return None
     listing = _groups(sources, options)[1]
-    same = manifest.get("run") == _header(model, folder, options) and manifest.get("listing") == listing
+    same = manifest.get("run") == _header(model, options) and manifest.get("listing") == listing
     return manifest if same else None
 
 
@@ -143,11 +141,11 @@ def _groups(sources: Sequence[str], options: Options) -> tuple[list[list[Unit]],
     return groups if options.shard is None else _shard(groups, *options.shard), digest.hexdigest()
 
 
-def _header(model: LungCT, folder: Path | None, options: Options) -> dict[str, Any]:
+def _header(model: LungCT, options: Options) -> dict[str, Any]:
     """What an equal run has in common."""
     return {
         "journal": 1,
-        "model": identity_of(model, folder),
+        "model": identity_of(model),
         "classes": list(model.labels),
         "backend": model.backend,
         "versions": versions(),

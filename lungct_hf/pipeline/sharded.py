@@ -34,7 +34,6 @@ _LONGEST = timedelta(days=30)  # that one process may wait for the slowest
 
 def predict_sharded(
     model: LungCT,
-    folder: Path | None,
     sources: Sequence[str],
     options: Options,
     output: Path,
@@ -44,8 +43,8 @@ def predict_sharded(
     """Do shard `rank` of `world`, unless an equal run has finished it; returns the part, JSON with one row a line."""
     part = part_of(output, rank, world)
     share = replace(options, output=part, form="json", shard=(rank, world))
-    if finished_manifest(model, folder, sources, share) is None:
-        predict_files(model, folder, sources, share)
+    if finished_manifest(model, sources, share) is None:
+        predict_files(model, sources, share)
     return part
 
 
@@ -116,10 +115,9 @@ def run(
     chosen = choose_format(form, output)
     rank, world, wait = _group()
     share = max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    folder = Path(model).expanduser() if Path(model).expanduser().is_dir() else None
-    loaded = LungCT.from_pretrained(folder or model, threads=share)
+    loaded = LungCT.from_pretrained(model, threads=share)
     options = Options(force=force, batch_size=batch_size, workers=workers or share)
-    predict_sharded(loaded, folder, sources, options, output, rank, world)
+    predict_sharded(loaded, sources, options, output, rank, world)
     wait()
     if rank == 0:
         whole = join_parts(output, chosen, world, ["lungct_hf.pipeline.sharded", *sys.argv[1:]])

@@ -6,7 +6,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,18 +13,19 @@ import numpy as np
 from ..contract import Contract
 from ..decision import Calibration, Decision, decide, decide_case
 from ..errors import UsageError
-from ..hub.source import FetchedModel, local_model
+from ..hub.model_repo import ModelRepo
 from ..slices.source import Frame, Unreadable, open_slices
 from .prediction import ABSTAIN, ERROR, REFUSED, Described, Prediction, Study
 from .session import Outputs
 
 
 class Answers(ABC):
-    """What LungCT and LungCTClassifier have in common. `contract` is the model's lungct.json."""
+    """What LungCT and LungCTClassifier have in common. `contract` is the model's lungct.json, `repo` the
+    files that were loaded, None for a model that nothing was loaded for."""
 
     contract: Contract
     backend: str
-    _source: FetchedModel | None
+    repo: ModelRepo | None
 
     @abstractmethod
     def _run(self, squares: np.ndarray) -> Outputs:
@@ -34,17 +34,17 @@ class Answers(ABC):
     @property
     def repo_id(self) -> str | None:
         """The Hub repo that was loaded, None for a directory."""
-        return self._source.repo_id if self._source else None
+        return self.repo.repo_id if self.repo else None
 
     @property
     def revision(self) -> str | None:
         """The 40-hex commit that was loaded, None for a directory."""
-        return self._source.revision if self._source else None
+        return self.repo.revision if self.repo else None
 
     @property
     def name(self) -> str:
         """How to call the model in front of a reader: "owner/name@revision" or the directory's name."""
-        return self._source.name if self._source else "an unsaved model"
+        return self.repo.name if self.repo else "an unsaved model"
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -152,31 +152,6 @@ class Answers(ABC):
     @property
     def _calibration(self) -> Calibration:
         return self.contract.calibration or Calibration()
-
-
-def fetch(
-    repo_or_dir: str | Path,
-    revision: str | None,
-    files: list[str] | None,
-    *,
-    token: str | None,
-    cache_dir: str | Path | None,
-    local_files_only: bool,
-) -> FetchedModel:
-    """A model directory that exists, else the `files` (None: all) of a Hub repo at one commit, as by `fetch_model`."""
-    local = local_model(repo_or_dir, revision)
-    if local is not None:
-        return local
-    from ..hub import fetch_model  # the Hub client takes longer to load than a slice to classify
-
-    return fetch_model(
-        repo_or_dir,
-        revision,
-        allow_patterns=files,
-        token=token,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
-    )
 
 
 def _batches(found: Iterable[Frame | Unreadable], size: int) -> Iterable[list[Frame | Unreadable]]:

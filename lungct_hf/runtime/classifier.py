@@ -22,13 +22,12 @@ from ..contract import Contract
 from ..errors import LungCTError
 from ..files import write_atomic, write_json
 from ..hub import PushResult, push_folder, write_card, write_eval_results
-from ..hub.source import FetchedModel, warn_if_it_can_move
+from ..hub.model_repo import CONFIG, LUNGCT, WEIGHTS, ModelRepo
 from ..slices.preprocess import Preprocessing
-from .answers import Answers, fetch
+from .answers import Answers
 from .session import Outputs
 from .torch_session import TorchSession
 
-WEIGHTS = "model.safetensors"
 _EVIDENCE = ("evaluation", ".eval_results", "onnx")  # all of it is about these very weights
 
 
@@ -47,7 +46,7 @@ class LungCTClassifier(Answers, nn.Module):
         super().__init__()
         self.network = network
         self.contract = contract
-        self._source: FetchedModel | None = None
+        self.repo: ModelRepo | None = None
 
     @classmethod
     def create(
@@ -84,19 +83,19 @@ class LungCTClassifier(Answers, nn.Module):
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
     ) -> LungCTClassifier:
-        """Load a directory that training wrote or a Hub repo ("owner/name" or "owner/name@revision").
+        """Load a run, a model directory or a Hub repo ("owner/name" or "owner/name@revision").
 
         Weights are loaded strictly from safetensors. Raises LungCTError with the fix when the repo or revision does
         not exist, a file is damaged, or weights are missing, extra or of another shape.
         """
-        source = fetch(
-            repo_or_dir, revision, None, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+        repo = ModelRepo.open(
+            repo_or_dir, revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
         )
-        contract = Contract.read(source.path)
+        contract = repo.contract
         classifier = cls(build_network(contract.architecture, len(contract.classes)), contract)
-        load_strictly(classifier.network, _read_weights(source.path / WEIGHTS), str(repo_or_dir))
-        warn_if_it_can_move(source)
-        classifier._source = source
+        load_strictly(classifier.network, _read_weights(repo.file(WEIGHTS)), str(repo_or_dir))
+        repo.warn_if_it_can_move()
+        classifier.repo = repo
         return classifier.eval()
 
     def save_pretrained(self, folder: str | Path) -> Path:
@@ -109,7 +108,7 @@ class LungCTClassifier(Answers, nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / WEIGHTS, save({name: value.contiguous() for name, value in self._state().items()}))
         contract = self.contract
-        source = self._source.path if self._source else None
+        source = self.repo.path if self.repo else None
         if source is not None and source.resolve() != folder.resolve():
             if self._is_unchanged(source):
                 _copy_evidence(source, folder)
@@ -117,8 +116,8 @@ class LungCTClassifier(Answers, nn.Module):
                 provenance = {**contract.provenance, "modified": True}
                 contract = replace(contract, provenance=provenance, calibration=None, onnx=None)
                 _remove_evidence(folder)
-        write_json(folder / "config.json", contract.config())
-        write_json(folder / "lungct.json", contract.lungct())
+        write_json(folder / CONFIG, contract.config())
+        write_json(folder / LUNGCT, contract.lungct())
         write_eval_results(folder)
         write_card(folder)
         return folder

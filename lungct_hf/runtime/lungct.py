@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ..contract import ONNX_FILE, Contract
+from ..contract import ONNX_FILE
 from ..errors import UsageError, require
-from ..hub.source import FetchedModel, warn_if_it_can_move
-from .answers import Answers, fetch
+from ..hub.model_repo import CONTRACT_FILES, WEIGHTS, ModelRepo
+from .answers import Answers
 from .session import OnnxSession, Outputs, Session
 
 BACKENDS = ("auto", "onnx", "torch")
-_JSON = ["config.json", "lungct.json"]
 
 
 class LungCT(Answers):
@@ -25,8 +24,10 @@ class LungCT(Answers):
     commit) say what was loaded and are None for a directory; `backend` is "onnx" or "torch".
     """
 
-    def __init__(self, session: Session, contract: Contract, source: FetchedModel) -> None:
-        self.contract, self._source = contract, source
+    repo: ModelRepo
+
+    def __init__(self, session: Session, repo: ModelRepo) -> None:
+        self.contract, self.repo = repo.contract, repo
         self._session, self.backend = session, session.backend
 
     @classmethod
@@ -41,7 +42,7 @@ class LungCT(Answers):
         local_files_only: bool = False,
         threads: int | None = None,
     ) -> LungCT:
-        """Load a directory that training wrote or a Hub repo ("owner/name" or "owner/name@revision").
+        """Load a run, a model directory or a Hub repo ("owner/name" or "owner/name@revision").
 
         Only what the backend needs is downloaded. `backend="auto"` is "onnx" where lungct.json records an ONNX file
         and "torch" where it does not. A revision that can move, like a branch, is loaded at the commit it has now, and
@@ -56,21 +57,20 @@ class LungCT(Answers):
             raise UsageError(f"threads must be at least 1, got {threads}.")
 
         access: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        weights = "model.safetensors" if backend == "torch" else ONNX_FILE
-        source = fetch(repo_or_dir, revision, [*_JSON, weights], **access)
-        contract = Contract.read(source.path)
+        weights = WEIGHTS if backend == "torch" else ONNX_FILE
+        repo = ModelRepo.open(repo_or_dir, revision, files=[*CONTRACT_FILES, weights], **access)
         session: Session
-        if backend == "onnx" or (backend == "auto" and contract.has_onnx):
-            session = OnnxSession(source.path, contract, threads)
+        if backend == "onnx" or (backend == "auto" and repo.contract.has_onnx):
+            session = OnnxSession(repo.path, repo.contract, threads)
         else:
             require("torch", "torch")
-            if source.repo_id is not None and weights == ONNX_FILE:
-                fetch(source.repo_id, source.revision, [*_JSON, "model.safetensors"], **access)
+            if repo.repo_id is not None and weights == ONNX_FILE:
+                ModelRepo.open(repo.repo_id, repo.revision, files=[*CONTRACT_FILES, WEIGHTS], **access)
             from .torch_session import load_session
 
-            session = load_session(source.path, threads)
-        warn_if_it_can_move(source)
-        return cls(session, contract, source)
+            session = load_session(repo.path, threads)
+        repo.warn_if_it_can_move()
+        return cls(session, repo)
 
     def _run(self, squares: np.ndarray) -> Outputs:
         return self._session.run(squares)

@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import LungCTError, UsageError
-from ..hub.source import COMMIT, local_model
+from ..hub.model_repo import COMMIT, ModelRepo, local_folder
 from ..runtime import LungCT
 from ..runtime.session import usable_cores
 from .record import EVIDENCE, Evidence, read_evidence
@@ -93,8 +93,7 @@ class Keeper:
         """What the repo says about this version: figures and plots."""
         key = served.model.revision
         if key not in self._evidence:
-            folder = self._folder(served.model.repo_id or self.name, key, EVIDENCE)
-            self._evidence[key] = read_evidence(served.model, folder)
+            self._evidence[key] = read_evidence(served.model, _with(served.model, EVIDENCE))
         return self._evidence[key]
 
     @property
@@ -156,7 +155,7 @@ class Keeper:
         from .self_test import SelfTestError
 
         try:
-            is_directory = local_model(self.name, self.revision) is not None
+            is_directory = local_folder(self.name, self.revision) is not None
         except LungCTError:
             return True
         if is_directory:
@@ -169,17 +168,12 @@ class Keeper:
         # The other half of the cores reads what the next visitors sent.
         threads = max(1, usable_cores() // 2)
         model = LungCT.from_pretrained(name, revision, threads=threads)
-        folder = self._folder(model.repo_id or name, model.revision, FILES)
-        return Served(model, self_test(model, folder), version)
+        return Served(model, self_test(model, _with(model, FILES).path), version)
 
-    def _folder(self, name: str, commit: str | None, patterns: list[str]) -> Path:
-        """The model's folder with these files in it, as far as the repo has them."""
-        local = local_model(name) if commit is None else None
-        if local is not None:
-            return local.path
-        from ..hub import fetch_model
 
-        return fetch_model(name, commit, allow_patterns=patterns).path
+def _with(model: LungCT, files: list[str]) -> ModelRepo:
+    """The model's repo with these files of it fetched as well, as far as it has them."""
+    return ModelRepo.open(model.repo_id, model.revision, files=files) if model.repo_id else model.repo
 
 
 def _versions(model: LungCT) -> dict[str, str]:

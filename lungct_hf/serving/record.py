@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..errors import LungCTError
+from ..hub.model_repo import COMMIT, METRICS, ModelRepo
 from ..hub.results import result_facts
-from ..hub.source import COMMIT
 from ..runtime import LungCT
 
-EVIDENCE = ["evaluation/metrics.json", "evaluation/*.png"]
+EVIDENCE = [METRICS, "evaluation/*.png"]
 _MAX_PLOT = 2**20  # bytes
-_FIGURES = ("balanced_accuracy", "accuracy", "macro_auroc", "ece")
+_FIGURES = ("balanced_accuracy", "accuracy", "macro_auroc", "auroc", "ece")
 _ONLY_WORDS = ("kind", "source", "slices", "groups")
 
 
@@ -29,19 +29,18 @@ class Evidence:
     plots: list[tuple[str, bytes]] = field(default_factory=list)
 
 
-def read_evidence(model: LungCT, folder: Path) -> Evidence:
-    """The evidence in a model's folder; a repo without an evaluation, or with an unreadable one, has no figures."""
+def read_evidence(model: LungCT, repo: ModelRepo) -> Evidence:
+    """The evidence in a model's repo; one without an evaluation, or with an unreadable one, has no figures."""
     info = _basics(model)
     try:
-        metrics = json.loads((folder / "evaluation" / "metrics.json").read_text(encoding="utf-8"))
-        calibration = model.contract.calibration
-        shown = result_facts(list(model.labels), metrics, calibration.to_json() if calibration else None, folder)
-        info["results"] = _results(metrics) if shown["test"] else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        metrics, calibration = repo.metrics, model.contract.calibration
+        shown = result_facts(model.labels, metrics, calibration.to_json() if calibration else None, repo.path)
+        info["results"] = _results(metrics) if metrics and shown["test"] else None
+    except (LungCTError, ValueError, KeyError, TypeError, AttributeError):
         return Evidence(info)
     if not shown["test"]:
         return Evidence(info)
-    plots = [(plot["text"], folder / plot["path"]) for plot in shown["plots"]]
+    plots = [(plot["text"], repo.path / plot["path"]) for plot in shown["plots"]]
     return Evidence(
         info, shown, [(text, path.read_bytes()) for text, path in plots if path.stat().st_size < _MAX_PLOT]
     )
@@ -86,6 +85,7 @@ def _results(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "groups": test.get("groups"),
         **{name: _figure(test, name) for name in _FIGURES if name in test},
         "sensitivity": {name: one.get("sensitivity") for name, one in (test.get("per_class") or {}).items()},
+        "operating": metrics.get("operating"),
         "leak_gap": (gap.get("model") or {}).get("balanced_accuracy"),
         "baselines": {
             name: _figure(block, "balanced_accuracy") for name, block in (metrics.get("baselines") or {}).items()

@@ -76,12 +76,12 @@ def check_picture(
         return found
     if side < _USUAL_SIDE:
         found.warnings.add("low-resolution")
+    of_schema_1 = limits == SCHEMA_1_LIMITS
     small = reduced(picture, SIDE)
-    if not is_hu and _is_drawn_or_coloured(picture, small, found):
+    if not is_hu and _is_drawn_or_coloured(picture, small, found, of_schema_1):
         return found
     grey = small_grey(small)
     measured = layout(grey)
-    of_schema_1 = limits == SCHEMA_1_LIMITS
     judge = _judge_as_schema_1 if of_schema_1 else _judge
     code = judge(measured)
     if not is_hu:
@@ -124,8 +124,8 @@ def _facts(measured: Layout, shape: tuple[int, ...]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in facts.items()}
 
 
-def _is_drawn_or_coloured(picture: Image.Image, small: Image.Image, found: Findings) -> bool:
-    blocks, flat = text_blocks(picture)
+def _is_drawn_or_coloured(picture: Image.Image, small: Image.Image, found: Findings, of_schema_1: bool) -> bool:
+    blocks, flat = text_blocks(picture, letters_only=not of_schema_1)
     if small.mode == "RGB" and colour_fraction(small) >= _COLOUR:
         is_drawn = blocks >= _TEXT_BLOCKS or flat >= _FLAT_GRAPHIC
         found.codes.add("burned-in-text" if is_drawn else "colour-photograph")

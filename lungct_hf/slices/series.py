@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from ..errors import UsageError
 
 _AXIAL = 0.8  # of the slice normal along the body: gantries tilt by up to 30 degrees (cosine 0.87)
 
@@ -55,3 +58,17 @@ def position_along(normal: np.ndarray | None, corner: Sequence[float] | None) ->
     if normal is None or corner is None:
         return None
     return round(float(np.dot(normal, corner)), 4)
+
+
+def parse_positions(text: str) -> tuple[float, float] | None:
+    """The range of positions that --slices names, or None for "all" and "listed". Raises UsageError."""
+    if text in ("all", "listed"):
+        return None
+    match = re.fullmatch(r"([01]?\.?[0-9]*)-([01]?\.?[0-9]*)", text.strip())
+    try:
+        low, high = (float(part) for part in match.groups()) if match else (1.0, 0.0)
+    except ValueError:
+        low, high = 1.0, 0.0
+    if not 0 <= low < high <= 1:
+        raise UsageError(f'--slices is "{text}"; all, listed, or a range of positions like 0.2-0.8 is needed.')
+    return low, high

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from helpers import run, wake_up, write_cohort
 from hub_server import HubServer
 from lungct_hf import LungCTClassifier
+from lungct_hf.classes import Classes
 from lungct_hf.cohort import Split, load_cohort, make_split
 from lungct_hf.commands.evaluate import evaluate
 from lungct_hf.errors import LungCTError
@@ -101,12 +102,30 @@ def test_stored_predictions_of_a_run(workplace: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "The figures stored with the model follow from its predictions." in done.stdout
     assert max(len(line) for line in done.stdout.splitlines() if "report.html" not in line) <= 80
-    for wanted in ("balanced accuracy, %", "1-NN, ring only", "sens.", "Cohen's kappa", "answers"):
+    for wanted in (
+        "Operating points: malignant against the rest, %",
+        "balanced accuracy, %",
+        "1-NN, ring only",
+        "sens.",
+        "Cohen's kappa",
+        "answers",
+    ):
         assert wanted in done.stdout
     written = sorted(path.name for path in (workplace / "report").iterdir())
     assert written == sorted(
         ["metrics.json", "report.html"]
-        + [f"{n}.png" for n in ("comparison", "confusion", "precision_recall", "reliability", "risk_coverage", "roc")]
+        + [
+            f"{n}.png"
+            for n in (
+                "comparison",
+                "confusion",
+                "precision_recall",
+                "reliability",
+                "risk_coverage",
+                "roc",
+                "roc_positive",
+            )
+        ]
     )
     stored = json.loads((workplace / "runs/tiny/model/evaluation/metrics.json").read_text())
     assert json.loads((workplace / "report" / "metrics.json").read_text()) == stored
@@ -145,7 +164,7 @@ def test_other_data_are_judged_and_known_slices_left_out(workplace: Path) -> Non
     assert metrics["test"]["n"] == 36 + 1 - expected and metrics["data"]["source"] == "mixed"
     assert set(metrics["test"]["abstention"]["reasons"]) <= {"low-confidence", "unlike-training-data"}
     page = (workplace / "other" / "report.html").read_text()
-    assert page.count("<img") == 7 and str(workplace) not in page  # the worst errors are in it
+    assert page.count("<img") == 8 and str(workplace) not in page  # the worst errors are in it
 
 
 def test_other_slices_of_known_groups_are_left_out_as_well(workplace: Path) -> None:
@@ -172,6 +191,48 @@ def test_other_slices_of_known_groups_are_left_out_as_well(workplace: Path) -> N
     (workplace / "learned" / "metadata.csv").write_text("\n".join(lines))
     code, said = in_process("--model", model, "--data", workplace / "learned", *QUICK)
     assert code == 1 and said.startswith(f"All {learned} slices are of groups that were used to train")
+
+
+def renamed(folder: Path, data: Path, names: dict[str, str]) -> Path:
+    """The slices of `data` in class folders of other names; a class without one is left out."""
+    write_cohort(data, patients=4, seed=7)
+    (data / "metadata.csv").unlink()
+    for name in ("normal", "benign", "malignant"):
+        if name in names:
+            (data / name).rename(data / names[name])
+        else:
+            shutil.rmtree(data / name)
+    return data
+
+
+def test_the_data_speak_of_the_models_classes(workplace: Path) -> None:
+    """By other names, in another order, some merged; or some of them only."""
+    model = workplace / "runs" / "tiny" / "model"
+    flags = ["--model", model, "--grouping", "file-blocks:3", "--json", *QUICK]
+    code, said = in_process(*flags, "--data", renamed(workplace, workplace / "plain", {n: n for n in THREE}))
+    assert code == 0, said
+    first = json.loads(said)
+    assert first["classes"] == Classes(THREE.names, THREE.positive).to_json() and "operating" in first
+    other = renamed(
+        workplace, workplace / "named", {"normal": "z healthy", "benign": "nodule", "malignant": "a cancer"}
+    )
+    code, said = in_process(*flags, "--data", other)
+    assert code == 1 and "not among normal, benign, malignant" in said and "--classes" in said
+    asked = "a cancer -> malignant; nodule -> benign; z healthy -> normal"
+    code, said = in_process(*flags, "--data", other, "--classes", asked)
+    assert code == 0, said
+    named = json.loads(said)
+    assert named["classes"] == first["classes"]
+    assert named["test"]["confusion_matrix"] == first["test"]["confusion_matrix"]
+    assert in_process(*flags, "--data", other, "--classes", "a cancer; nodule; z healthy")[0] == 2
+    code, said = in_process(
+        *flags, "--data", renamed(workplace, workplace / "two", {"normal": "normal", "benign": "benign"})
+    )
+    assert code == 0, said
+    some = json.loads(said)["test"]
+    assert some["macro_auroc"] is None and some["per_class"]["malignant"]["sensitivity"] is None
+    assert some["confusion_matrix"][:2] == first["test"]["confusion_matrix"][:2]
+    assert some["balanced_accuracy"] is not None and list(some["per_class"]) == list(THREE)
 
 
 def test_what_a_model_split_by_image_knows(workplace: Path) -> None:
@@ -218,6 +279,7 @@ def test_a_changed_figure_is_found(workplace: Path, tmp_path: Path) -> None:
         (["--model", "nowhere/at/all"], 1, "no directory"),
         (["--model", "empty"], 1, "stores no predictions"),
         (["--model", "empty", "--split", "x.csv"], 2, "belong to --data"),
+        (["--model", "empty", "--classes", "a, b"], 2, "--classes belong to --data"),
         (["--model", "empty", "--data", "x", "--split", "x.csv", "--grouping", "linked"], 2, "own groups"),
         (["--model", "empty", "--output", "file"], 2, "is a file"),
     ],

@@ -13,7 +13,8 @@ from lungct_hf.decision import AbstainRule, Calibration
 from lungct_hf.evaluation import evaluate_predictions, write_predictions
 from lungct_hf.hub import render_card, write_eval_results
 from lungct_hf.known_sets import schema_1_classes
-from lungct_hf.labels import LABELS
+
+LABELS = schema_1_classes().names
 
 
 def full_metrics(tmp_path: Path, calibration: Calibration | None = None) -> dict:
@@ -24,10 +25,15 @@ def full_metrics(tmp_path: Path, calibration: Calibration | None = None) -> dict
             label = i % 3
             wrong = LABELS[(label + 1) % 3]
             right = rng.random(2) < (0.4, 0.5) if protocol == "linked" else (True, True)
+            logits = rng.normal(size=3) + signal * 2 * np.eye(3)[label]
             rows.append(
                 {"id": f"{protocol}{i}", "sha256": f"{i:064d}", "group": f"g{i % 60}", "split": "test", "fold": 0}
-                | {"label": LABELS[label], "protocol": protocol, "temperature": 2.0}
-                | {"logits": (rng.normal(size=3) + signal * 2 * np.eye(3)[label]).tolist()}
+                | {
+                    "label": LABELS[label],
+                    "protocol": protocol,
+                    "logits": logits.tolist(),
+                    "raw_logits": (2 * logits).tolist(),
+                }
                 | {"nearest_neighbour": LABELS[label] if right[0] else wrong}
                 | {"ring_nearest_neighbour": LABELS[label] if right[1] else wrong}
             )

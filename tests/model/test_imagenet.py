@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import safetensors.torch
+import timm
 import torch
 import torchvision
 
-from lungct_hf.errors import LungCTError
+from lungct_hf.errors import LungCTError, UsageError
 from lungct_hf.model import build_network, imagenet, load_init
 
 
@@ -154,3 +155,23 @@ def test_missing_file_and_wrong_width(tmp_path: Path) -> None:
     torch.save(torchvision.models.mobilenet_v2(weights=None).state_dict(), path)
     with pytest.raises(LungCTError, match="do not fit"):
         load_init(str(path)).apply(build_network("mobilenetv2_035"))
+
+
+def test_other_architectures_are_told_where_they_start_before_anything_is_fetched(server: _Server) -> None:
+    said: list[str] = []
+    assert load_init("auto", "efficientnet_b0", say=said.append).kind == "random"
+    assert len(said) == 1 and "random weights" in said[0] and "mobilenetv2_100, not of efficientnet_b0" in said[0]
+    with pytest.raises(UsageError, match="not of efficientnet_b0. Fix: --init PATH"):
+        load_init("imagenet1k-v2", "efficientnet_b0")
+    assert server.requests == 0
+
+
+def test_a_state_dict_of_timm_starts_its_own_network(tmp_path: Path) -> None:
+    given = timm.create_model("efficientnet_b0", pretrained=False)
+    torch.save(given.state_dict(), tmp_path / "b0.pth")
+    network = build_network("efficientnet_b0", 4)
+    load_init(str(tmp_path / "b0.pth"), "efficientnet_b0").apply(network)
+    assert torch.equal(network.conv_head.weight, given.conv_head.weight)
+    assert network.classifier.weight.shape == (4, 1280)
+    with pytest.raises(LungCTError, match="do not fit this architecture"):
+        load_init(str(tmp_path / "b0.pth")).apply(build_network())

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from lungct_hf.classes import Classes
 from lungct_hf.cohort import Split
 from lungct_hf.decision import AbstainRule, Calibration
 from lungct_hf.errors import RefusedError, UsageError
@@ -23,7 +24,7 @@ from lungct_hf.files import write_json
 from lungct_hf.hub import ModelRepo
 from lungct_hf.known_sets import schema_1_classes
 from lungct_hf.release.canaries import write_canaries
-from lungct_hf.release.gate import _calibration, _regression, judge
+from lungct_hf.release.gate import _calibration, _classes, _regression, judge
 from lungct_hf.release.prepare import Prepared, inspect, prepare
 from lungct_hf.release.reasons import CODES, HARD, Reason, check_allowed, refuse, sift
 from lungct_hf.release.remote import Last, Remote
@@ -182,6 +183,22 @@ def test_the_same_weights_must_answer_the_canaries_as_before(clean: Prepared, se
     assert codes(clean, V2, last=last) == set()
     write_canaries(folder, clean.canaries.files, clean.canaries.golden + np.float32(3e-4), clean.evidence.classes)
     assert codes(clean, V2, last=last) == {"canary-changed"}
+
+
+def test_other_classes_make_another_model(clean: Prepared, tmp_path: Path, last: Last) -> None:
+    run = write_run(tmp_path / "run", classes=Classes(("absent", "present"), ("present",)))
+    made = prepare(run, tmp_path)
+    assert codes(made, V2, last=last) == {"classes-changed"}
+    reasons, notes = judge(made, V2, Remote("alice/lung"), last)
+    assert "only one has absent, present" in str(reasons[0]) and "v1.0.0" in str(reasons[0])
+    assert any("other classes, so they are not compared" in note for note in notes)
+
+
+def test_another_mark_of_disease_is_a_note(clean: Prepared, last: Last) -> None:
+    notes: list[str] = []
+    names = clean.evidence.classes.names
+    assert not list(_classes(Classes(names, names[1:]), clean.evidence.classes, "v1.0.0", notes))
+    assert [f"counted {names[2]}, this model counts {names[1]}, {names[2]}:" in note for note in notes] == [True]
 
 
 def test_other_weights_may_answer_otherwise(tmp_path: Path, last: Last) -> None:

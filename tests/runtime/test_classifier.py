@@ -239,7 +239,7 @@ def test_a_repo_whose_preprocessing_or_labels_were_changed_is_refused(model_dir:
         (lambda config: config["pretrained_cfg"].update(crop_pct=0.875), "crop_pct"),
         (lambda config: config["pretrained_cfg"].update(mean=[0.5, 0.5, 0.5]), "different preprocessing"),
         (lambda config: config.update(label_names=["benign", "normal", "malignant"]), "labels"),
-        (lambda config: config.update(architecture="resnet18"), "Unknown architecture"),
+        (lambda config: config.update(architecture="resnet18"), "resnet18' cannot be used"),
     ):
         folder = LungCTClassifier.from_pretrained(model_dir).save_pretrained(tmp_path / "m")
         config = json.loads((folder / "config.json").read_text())

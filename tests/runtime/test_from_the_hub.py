@@ -9,7 +9,7 @@ import pytest
 from hub_fixtures import hub, no_account  # noqa: F401 - fixtures: a fresh Hub, and no account of the person who tests
 from hub_server import HubServer
 from lungct_hf import LungCT, LungCTError
-from lungct_hf.hub import source as module
+from lungct_hf.hub import model_repo as module
 
 
 def upload(hub: HubServer, folder: Path, repo: str = "alice/lung") -> str:  # noqa: F811

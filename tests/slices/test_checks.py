@@ -11,10 +11,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 from made_slices import only
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from lungct_hf.known_sets import phantoms
 from lungct_hf.slices.checks import MIN_SIDE, check_picture
+from lungct_hf.slices.limits import SCHEMA_1_LIMITS
 from lungct_hf.slices.measure import flood, layout, otsu, small_grey
 from lungct_hf.slices.phantom import draw_phantom
 from lungct_hf.slices.report import CODES, WARNINGS, InputReport, ordered
@@ -135,6 +136,23 @@ def test_otsu_agrees_with_its_definition() -> None:
         return len(low) * len(high) * (low.mean() - high.mean()) ** 2 if len(low) and len(high) else 0.0
 
     assert between(otsu(grey[None])) == pytest.approx(max(map(between, range(255))))
+
+
+def test_edges_of_the_scanners_table_are_no_text() -> None:
+    for seed in range(4):
+        picture = phantom(seed, 512).convert("L")
+        pen = ImageDraw.Draw(picture)
+        # Two shells and a rail that cross: thin bright lines in all directions, as exports of whole scans show them.
+        for rise in (0, 7, 14):
+            pen.line(
+                [(0, 425 + rise), (90, 470 + rise), (256, 490 + rise), (422, 470 + rise), (511, 425 + rise)], 255, 2
+            )
+        for x in range(4, 40, 6):
+            pen.line([(x, 420), (x + 14, 455)], 255, 2)
+        assert check_picture(picture, limits=SCHEMA_1_LIMITS).codes == {"burned-in-text"}  # as it used to be
+        assert check_picture(picture).codes == set()
+        pen.text((6, 6), "SURNAME FIRST 1961\nHOSPITAL 4711\nSE 3 IM 17", 255)
+        assert check_picture(picture).codes == {"burned-in-text"}
 
 
 def test_even_bands_are_cut_off() -> None:

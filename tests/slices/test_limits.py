@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 from lungct_hf.contract import Contract
 from lungct_hf.errors import LungCTError, UsageError
+from lungct_hf.hub import ModelRepo
 from lungct_hf.known_sets import phantoms, schema_1_classes
 from lungct_hf.slices.checks import check_picture
 from lungct_hf.slices.limits import SCHEMA_1_LIMITS, InputLimits, fit_limits
@@ -169,16 +170,16 @@ def write(folder: Path, contract: Contract, **changes: object) -> Path:
 def test_the_contract_keeps_them(tmp_path: Path, of_lung: InputLimits) -> None:
     classes = schema_1_classes()
     contract = Contract("mobilenetv2_100", classes, limits=of_lung)
-    assert Contract.read(write(tmp_path, contract)).limits == of_lung
-    assert Contract.read(write(tmp_path, Contract("mobilenetv2_100", classes))).limits is None
+    assert ModelRepo(write(tmp_path, contract)).contract.limits == of_lung
+    assert ModelRepo(write(tmp_path, Contract("mobilenetv2_100", classes))).contract.limits is None
     for broken in ({"slices": 1}, {"slices": 1, "ranges": {"age": [0, 1]}}, {"slices": 1, "ranges": 7}):
         with pytest.raises(LungCTError, match="incomplete"):
-            Contract.read(write(tmp_path, contract, input_limits=broken))
+            assert ModelRepo(write(tmp_path, contract, input_limits=broken)).contract
 
 
 def test_models_of_schema_1_check_as_they_always_did(tmp_path: Path) -> None:
     contract = Contract("mobilenetv2_100", schema_1_classes())
-    limits = Contract.read(write(tmp_path, contract, schema_version=1)).limits
+    limits = ModelRepo(write(tmp_path, contract, schema_version=1)).contract.limits
     assert limits == SCHEMA_1_LIMITS
     for seed in range(6):
         assert check_picture(phantom(seed, LUNG_WINDOW), limits=limits).codes == set()
@@ -186,4 +187,4 @@ def test_models_of_schema_1_check_as_they_always_did(tmp_path: Path) -> None:
             assert check_picture(phantom(seed, window), limits=limits).codes == {"wrong-window"}
     # Saved anew it stays the model that it was.
     rewritten = Contract("mobilenetv2_100", schema_1_classes(), limits=limits)
-    assert Contract.read(write(tmp_path, rewritten)).limits == SCHEMA_1_LIMITS
+    assert ModelRepo(write(tmp_path, rewritten)).contract.limits == SCHEMA_1_LIMITS
