@@ -1,4 +1,4 @@
-"""Fit the source guard (guard.py) on the training slices and on groups that no network learned from."""
+"""Fit the source guard (guard.py): how training slices look, and how far groups that no network learned from go."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import UsageError
-from ..guard import Source, SourceGuard
+from ..guard import STAGE, Source, SourceDistance
 
 # Of the held-out groups, each counting the same whatever its number of slices, this share of slices passes. Counted by
 # slices, one person who was scanned in another way could open the guard for everything: on IQ-OTH/NCCD a single group
@@ -17,8 +17,8 @@ _FEWEST = 8  # slices of a source, below which it has no scatter to measure by
 _FLOOR = 1e-3  # a feature counts with at least this share of the largest scatter, or a dead one would decide alone
 
 
-def fit_sources(features: np.ndarray, names: Sequence[str]) -> tuple[Source, ...]:
-    """Mean and whitening of each source from the features (N, D) of its training slices; `names` (N,) are theirs.
+def fit_sources(features: np.ndarray, names: Sequence[str] | np.ndarray) -> SourceDistance:
+    """Measure by the features (N, D) of the training slices at STAGE; `names` (N,) say which source each is of.
 
     The covariance is that of the standardised features, shrunk by Ledoit and Wolf's rule (2004), so that few slices
     with many features give one that can be inverted. Sources come in the order of their names.
@@ -44,26 +44,24 @@ def fit_sources(features: np.ndarray, names: Sequence[str]) -> tuple[Source, ...
         # As stored, so that what is decided now is what is decided after reading.
         mean, whitening = (value.astype(np.float32).astype(np.float64) for value in (mean, whitening))
         sources.append(Source(name, len(own), mean, whitening))
-    return tuple(sources)
+    return SourceDistance(STAGE, tuple(sources))
 
 
-def fit_guard(stage: int, sources: tuple[Source, ...], distances: np.ndarray, groups: np.ndarray) -> SourceGuard:
-    """The guard whose threshold held-out slices set: their `distances` (N,) and `groups` (N,).
+def fit_limit(distances: np.ndarray, groups: np.ndarray) -> float:
+    """The distance up to which held-out slices pass: their `distances` (N,) and `groups` (N,).
 
     The distances may come from several networks, each measured against its own training slices: they are in units of
-    those slices' scatter. The threshold is the KEPT quantile with every group counting the same, and never set by the
-    farthest group alone.
+    those slices' scatter. It is the KEPT quantile with every group counting the same, and never set by the farthest
+    group alone.
 
     Raises UsageError for fewer than 3 groups or a distance that is not finite.
     """
-    distances, groups = np.asarray(distances, np.float64), np.asarray(groups, np.str_)
-    names, place, count = np.unique(groups, return_inverse=True, return_counts=True)
+    distances = np.asarray(distances, np.float64)
+    names, place, count = np.unique(np.asarray(groups, np.str_), return_inverse=True, return_counts=True)
     if len(names) < 3 or not np.isfinite(distances).all():
         raise UsageError(f"The source guard needs finite distances of 3 held-out groups or more, got {len(names)}.")
     order = np.argsort(distances, kind="stable")
     passed = np.cumsum(1 / count[place[order]]) / len(names)
     share = min(KEPT, 1 - 1 / len(names))
-    limit = float(distances[order][min(np.searchsorted(passed, share), len(order) - 1)])
-    limit = float(np.ceil(limit * 1e6) / 1e6)  # so that what just passed still passes
-    held_out = {"groups": len(names), "slices": len(distances)}
-    return SourceGuard(stage, sources, limit, float(np.mean(distances > limit)), held_out)
+    limit = float(distances[order][min(int(np.searchsorted(passed, share)), len(order) - 1)])
+    return float(np.ceil(limit * 1e6) / 1e6)  # so that what just passed still passes

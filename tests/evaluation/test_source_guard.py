@@ -1,13 +1,15 @@
 """The source guard: its own pass, others do not, and no single person opens it for everybody."""
 
 import json
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
+from lungct_hf.decision import AbstainRule, Calibration
 from lungct_hf.errors import LungCTError, UsageError
-from lungct_hf.evaluation.source_guard import KEPT, fit_guard, fit_sources
-from lungct_hf.guard import SourceGuard, stage_statistics
+from lungct_hf.evaluation.source_guard import KEPT, fit_limit, fit_sources
+from lungct_hf.guard import SourceDistance
 
 WIDTH = 12
 
@@ -18,72 +20,77 @@ def slices(seed: int, count: int = 400, shift: float = 0.0, scale: float = 1.0) 
     return (rng.normal(size=(count, WIDTH)) * scale) @ mixing + shift * np.abs(mixing).mean(axis=0) + 3
 
 
-def guard(*sources: tuple[str, float]) -> SourceGuard:
+class Guard(NamedTuple):
+    """A fitted distance and how far held-out slices of its sources go."""
+
+    distance: SourceDistance
+    limit: float
+
+    def far(self, features: np.ndarray) -> float:
+        """The share of slices that it would not answer."""
+        return float(np.mean(self.distance(features) > self.limit))
+
+
+def guard(*sources: tuple[str, float]) -> Guard:
     sources = sources or (("one", 0.0),)
     training = np.concatenate([slices(number, shift=shift) for number, (_, shift) in enumerate(sources)])
     names = np.repeat([name for name, _ in sources], 400)
     fitted = fit_sources(training, names)
     held_out = np.concatenate([slices(50 + number, shift=shift) for number, (_, shift) in enumerate(sources)])
     groups = [f"{number // 4}" for number in range(len(held_out))]
-    preliminary = SourceGuard(3, fitted, 1.0, 0.0)
-    return fit_guard(3, fitted, preliminary(held_out), groups)
+    return Guard(fitted, fit_limit(fitted(held_out), np.array(groups)))
 
 
 def test_its_own_pass_and_others_do_not() -> None:
     made = guard()
-    own, tone, scatter = made(slices(7)), made(slices(8, shift=4.0)), made(slices(9, scale=2.5))
-    assert np.mean(own > made.max_distance) < 0.06 and np.mean(own) == pytest.approx(1, abs=0.15)
-    assert np.mean(tone > made.max_distance) > 0.98 and np.mean(scatter > made.max_distance) > 0.9
-    assert made.fitted_on == {"groups": 100, "slices": 400} and made.expected_loss == pytest.approx(1 - KEPT, abs=0.01)
+    assert made.far(slices(7)) < 0.06 and np.mean(made.distance(slices(7))) == pytest.approx(1, abs=0.15)
+    assert made.far(slices(8, shift=4.0)) > 0.98 and made.far(slices(9, scale=2.5)) > 0.9
 
 
 def test_correlated_features_count_together() -> None:
     """A slice whose features are each usual but do not fit each other is far: a diagonal distance would miss it."""
-    made = guard()
     mixed = slices(11).copy()
     for feature in range(WIDTH):
         mixed[:, feature] = np.random.default_rng(feature).permutation(mixed[:, feature])
-    assert np.mean(made(mixed) > made.max_distance) > 0.7
+    assert guard().far(mixed) > 0.7
 
 
 def test_it_opens_for_every_source_in_training() -> None:
     both = guard(("one", 0.0), ("two", 6.0))
-    assert [source.name for source in both.sources] == ["one", "two"]
-    for shift, passes in ((0.0, True), (6.0, True), (3.0, False), (12.0, False)):
-        far = np.mean(both(slices(20, shift=shift)) > both.max_distance)
-        assert (far < 0.06) if passes else (far > 0.95), shift
+    assert [source.name for source in both.distance.sources] == ["one", "two"]
+    for shift in (0.0, 6.0):
+        assert both.far(slices(20, shift=shift)) < 0.06
+    for shift in (3.0, 12.0):
+        assert both.far(slices(20, shift=shift)) > 0.95
 
 
 def test_one_odd_person_does_not_set_the_threshold() -> None:
-    sources = fit_sources(slices(0), ["one"] * 400)
     rng = np.random.default_rng(0)
     usual, odd = rng.uniform(0.8, 1.5, 300), rng.uniform(4, 5, 30)
-    groups = [f"p{number // 10}" for number in range(300)] + ["odd"] * 30
-    made = fit_guard(3, sources, np.concatenate([usual, odd]), groups)
-    assert made.max_distance < 1.6 and made.expected_loss == pytest.approx(30 / 330, abs=0.01)
+    groups = np.array([f"p{number // 10}" for number in range(300)] + ["odd"] * 30)
+    assert fit_limit(np.concatenate([usual, odd]), groups) < 1.6 < np.quantile(np.concatenate([usual, odd]), KEPT)
 
 
 def test_order_and_storage_change_nothing() -> None:
     made = guard(("one", 0.0), ("two", 6.0))
-    back = SourceGuard.from_json(json.loads(json.dumps(made.to_json())))
-    assert np.array_equal(back(slices(3)), made(slices(3))) and back.to_json() == made.to_json()
-    turned = fit_sources(slices(0)[::-1], ["one"] * 400)
-    assert turned[0].whitening == pytest.approx(fit_sources(slices(0), ["one"] * 400)[0].whitening, rel=1e-4)
-    assert np.isinf(made(np.full((1, WIDTH), np.nan)))[0]
+    rule = AbstainRule(0.5, max_distance=made.limit, distance=made.distance)
+    record = json.loads(json.dumps(Calibration(abstain=rule).to_json()))
+    back = Calibration.from_json(record).abstain
+    assert back is not None and isinstance(back.distance, SourceDistance)
+    assert np.array_equal(back.distance(slices(3)), made.distance(slices(3)))
+    assert back.to_json() == rule.to_json() and len(json.dumps(record)) < 2**20
+    turned, straight = (fit_sources(rows, ["one"] * 400).sources[0] for rows in (slices(0)[::-1], slices(0)))
+    assert turned.whitening == pytest.approx(straight.whitening, rel=1e-4)
+    assert np.isinf(made.distance(np.full((1, WIDTH), np.nan)))[0]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"max_distance": "far"},
-        {"max_distance": -1},
-        {"sources": []},
-        {"sources": [{"name": "one", "slices": 3}]},
-    ],
-)
+@pytest.mark.parametrize("change", [{"stage": "three"}, {"sources": []}, {"sources": [{"name": "one", "slices": 3}]}])
 def test_a_damaged_record_is_one_sentence(change: dict[str, object]) -> None:
-    with pytest.raises(LungCTError, match="guard in lungct.json"):
-        SourceGuard.from_json(guard().to_json() | change)
+    made = guard()
+    record = Calibration(abstain=AbstainRule(0.5, made.limit, distance=made.distance)).to_json()
+    record["abstain"]["distance"] |= change
+    with pytest.raises(LungCTError, match="calibration in lungct.json"):
+        Calibration.from_json(record)
 
 
 def test_what_cannot_be_fitted_is_said() -> None:
@@ -91,14 +98,9 @@ def test_what_cannot_be_fitted_is_said() -> None:
         fit_sources(slices(0, 5), ["one"] * 5)
     with pytest.raises(UsageError, match="finite"):
         fit_sources(np.full((20, 3), np.nan), ["one"] * 20)
+    with pytest.raises(UsageError, match="look the same"):
+        fit_sources(np.ones((20, 3)), ["one"] * 20)
     with pytest.raises(UsageError, match="3 held-out groups"):
-        fit_guard(3, fit_sources(slices(0), ["one"] * 400), np.ones(4), ["a", "a", "b", "b"])
+        fit_limit(np.ones(4), np.array(["a", "a", "b", "b"]))
     with pytest.raises(UsageError, match="needed"):
-        guard()(np.zeros((2, WIDTH + 1)))
-
-
-def test_stage_statistics_are_mean_and_scatter_over_places() -> None:
-    maps = np.random.default_rng(0).normal(size=(2, 3, 5, 4))
-    found = stage_statistics(maps)
-    assert found.shape == (2, 6) and found[:, :3] == pytest.approx(maps.mean(axis=(2, 3)), abs=1e-6)
-    assert found[:, 3:] == pytest.approx(maps.std(axis=(2, 3)), abs=1e-6)
+        guard().distance(np.zeros((2, WIDTH + 1)))
