@@ -298,6 +298,17 @@ def test_a_header_that_says_no_ct_is_the_reason_also_where_pixels_cannot_be_deco
     assert reason(dicom_bytes(dataset)) == "truncated"
 
 
+@pytest.mark.parametrize("unit", ["ED", "EDW", "Z_EFF", "MGML"])
+def test_values_in_another_unit_than_hu_are_refused(unit: str) -> None:
+    assert only(ct_dataset(phantom_hu(), RescaleType=unit)).report.codes == ("not-hu",)
+
+
+def test_an_unspecified_unit_is_a_warning() -> None:
+    report = only(ct_dataset(phantom_hu(), RescaleType="US")).report
+    assert report.codes == () and "unit-unknown" in report.warnings
+    assert "unit-unknown" not in only(ct_dataset(phantom_hu(), RescaleType="HU")).report.warnings
+
+
 def test_packed_pixels_are_of_a_kind_that_is_not_read() -> None:
     assert reason(dicom_bytes(ct_dataset(phantom_hu(), BitsAllocated=12, BitsStored=12, HighBit=11))) == "unsupported"
 
