@@ -193,7 +193,7 @@ def test_other_slices_of_known_groups_are_left_out_as_well(workplace: Path) -> N
     assert code == 1 and said.startswith(f"All {learned} slices are of groups that were used to train")
 
 
-def renamed(folder: Path, data: Path, names: dict[str, str]) -> Path:
+def renamed(data: Path, names: dict[str, str]) -> Path:
     """The slices of `data` in class folders of other names; a class without one is left out."""
     write_cohort(data, patients=4, seed=7)
     (data / "metadata.csv").unlink()
@@ -209,13 +209,11 @@ def test_the_data_speak_of_the_models_classes(workplace: Path) -> None:
     """By other names, in another order, some merged; or some of them only."""
     model = workplace / "runs" / "tiny" / "model"
     flags = ["--model", model, "--grouping", "file-blocks:3", "--json", *QUICK]
-    code, said = in_process(*flags, "--data", renamed(workplace, workplace / "plain", {n: n for n in THREE}))
+    code, said = in_process(*flags, "--data", renamed(workplace / "plain", {n: n for n in THREE}))
     assert code == 0, said
     first = json.loads(said)
     assert first["classes"] == Classes(THREE.names, THREE.positive).to_json() and "operating" in first
-    other = renamed(
-        workplace, workplace / "named", {"normal": "z healthy", "benign": "nodule", "malignant": "a cancer"}
-    )
+    other = renamed(workplace / "named", {"normal": "z healthy", "benign": "nodule", "malignant": "a cancer"})
     code, said = in_process(*flags, "--data", other)
     assert code == 1 and "not among normal, benign, malignant" in said and "--classes" in said
     asked = "a cancer -> malignant; nodule -> benign; z healthy -> normal"
@@ -225,9 +223,7 @@ def test_the_data_speak_of_the_models_classes(workplace: Path) -> None:
     assert named["classes"] == first["classes"]
     assert named["test"]["confusion_matrix"] == first["test"]["confusion_matrix"]
     assert in_process(*flags, "--data", other, "--classes", "a cancer; nodule; z healthy")[0] == 2
-    code, said = in_process(
-        *flags, "--data", renamed(workplace, workplace / "two", {"normal": "normal", "benign": "benign"})
-    )
+    code, said = in_process(*flags, "--data", renamed(workplace / "two", {"normal": "normal", "benign": "benign"}))
     assert code == 0, said
     some = json.loads(said)["test"]
     assert some["macro_auroc"] is None and some["per_class"]["malignant"]["sensitivity"] is None
