@@ -19,7 +19,6 @@ COMMON = {
     "errors",
     "files",
     "guard",
-    "labels",
     "resources",
     "silence",
     "__version__",
