@@ -126,11 +126,11 @@ def uncalibrated_logits(table: pa.Table) -> np.ndarray | None:
         return logits_of(table, "raw_logits").astype(np.float64)
     if "temperature" not in table.column_names or table["temperature"].null_count:
         return None
-    temperature = benign = table["temperature"]
+    temperature = within = table["temperature"]
     if "benign_temperature" in table.column_names:  # of some folds only where others could not be calibrated
-        benign = pc.coalesce(table["benign_temperature"], temperature)
+        within = pc.coalesce(table["benign_temperature"], temperature)
     parts = contrasts(logits_of(table).astype(np.float64), ((0, 1), (2,)))
-    return parts[0] * temperature.to_numpy()[:, None] + parts[1] * benign.to_numpy()[:, None]
+    return parts[0] * temperature.to_numpy()[:, None] + parts[1] * within.to_numpy()[:, None]
 
 
 def _place(row: dict[str, object]) -> tuple[str, int, str, str]:
