@@ -198,11 +198,13 @@ def draw_slices(folder: Path, count: int) -> list[str]:
     """Phantoms of 512 x 512 as JPEG files; the same twelve drawings, turned a little each time."""
     from PIL import Image
 
-    from lungct_hf.labels import LABELS
+    from lungct_hf.known_sets import phantoms
     from lungct_hf.slices.phantom import draw_phantom
     from lungct_hf.slices.window import LUNG_WINDOW
 
-    drawn = [Image.fromarray(LUNG_WINDOW.apply(draw_phantom(LABELS[n % 3], n, 0.0, size=512))) for n in range(12)]
+    labels = phantoms().classes
+    hu = [draw_phantom(labels[n % len(labels)], n, 0.0, size=512) for n in range(12)]
+    drawn = [Image.fromarray(LUNG_WINDOW.apply(one)) for one in hu]
     paths = []
     for number in range(count):
         paths.append(str(folder / f"{number:05d}.jpg"))

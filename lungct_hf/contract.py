@@ -17,7 +17,7 @@ from .slices.window import LUNG_WINDOW, Window
 SCHEMA_VERSION = 2
 READABLE = (1, 2)  # schema 1 has no classes of its own: they are always the same three
 ONNX_FILE = "onnx/model.onnx"
-ONNX_INPUT, ONNX_OUTPUTS = "pixel_values", ("logits", "cam", "features")
+ONNX_INPUT, ONNX_OUTPUTS = "pixel_values", ("logits", "cam", "features", "source")
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,13 @@ class Contract:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
     onnx: Mapping[str, Any] | None = None
+
+    @property
+    def measured_output(self) -> str | None:
+        """Which of the network's outputs the abstain rule measures: "source", "features" in models of schema 1, None
+        where it measures none."""
+        rule = self.calibration.abstain if self.calibration else None
+        return rule.distance.output if rule and rule.distance else None
 
     @property
     def has_onnx(self) -> bool:

@@ -16,15 +16,17 @@ What could not be fitted is absent, and "not_fitted" says why.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from .arrays import packed, unpacked
 from .classes import Classes
 from .errors import LungCTError, UsageError
+from .guard import KIND as SOURCE_KIND
+from .guard import UNLIKE_SOURCE, SourceDistance
 
 NOT_FINITE = "not-finite"
 UNLIKE_TRAINING = "unlike-training-data"
@@ -32,6 +34,8 @@ LOW_CONFIDENCE = "low-confidence"
 # Why a model does not answer, for its readers.
 SENTENCES: dict[str, str] = {
     NOT_FINITE: "The network's output for it is not a number.",
+    UNLIKE_SOURCE: "It was made differently from the slices the model learned from, so nothing is known about its "
+    "answers there.",
     UNLIKE_TRAINING: "It is unlike the slices the model was trained on, so its probabilities mean nothing here.",
     LOW_CONFIDENCE: "No class is likely enough to name one.",
 }
@@ -85,7 +89,7 @@ def contrasts(logits: np.ndarray, blocks: Blocks) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class FeatureDistance:
-    """How far pooled features (N, D) are from those of the training slices, in units of their own scatter.
+    """How far pooled features (N, D) are from those of the training slices, as models of schema 1 measure it.
 
     The root mean square over D of (feature - centre) / scale for the nearest of the class centres (C, D): about 1 for
     slices like those trained on. `scale` (D,) is the scatter within a class, floored.
@@ -93,6 +97,8 @@ class FeatureDistance:
 
     centres: np.ndarray
     scale: np.ndarray
+    reason: ClassVar[str] = UNLIKE_TRAINING
+    output: ClassVar[str] = "features"
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """(N,) distances; infinite where a feature is not finite."""
@@ -104,13 +110,13 @@ class FeatureDistance:
         return np.where(np.isfinite(nearest), nearest, np.inf)
 
     def to_json(self) -> dict[str, Any]:
-        return {"kind": DISTANCE, "centres": _packed(self.centres), "scale": _packed(self.scale)}
+        return {"kind": DISTANCE, "centres": packed(self.centres), "scale": packed(self.scale)}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> FeatureDistance:
         if record["kind"] != DISTANCE:
             raise ValueError(f"the distance {record['kind']!r} is not known")
-        centres, scale = _unpacked(record["centres"]), _unpacked(record["scale"])
+        centres, scale = unpacked(record["centres"]), unpacked(record["scale"])
         if centres.shape[1:] != scale.shape or scale.ndim != 1 or not (scale > 0).all():
             raise ValueError("the arrays of the distance do not fit each other")
         return cls(centres, scale)
@@ -131,7 +137,7 @@ class AbstainRule:
     target_met: bool = False
     expected_error: float | None = None
     expected_coverage: float | None = None
-    distance: FeatureDistance | None = None
+    distance: FeatureDistance | SourceDistance | None = None
 
     def to_json(self) -> dict[str, Any]:
         record = {name: getattr(self, name) for name in _RULE_FIELDS}
@@ -141,7 +147,8 @@ class AbstainRule:
     def from_json(cls, record: Mapping[str, Any]) -> AbstainRule:
         values = {name: record[name] for name in _RULE_FIELDS}
         distance = record.get("distance")
-        rule = cls(**values, distance=FeatureDistance.from_json(distance) if distance else None)
+        kind = SourceDistance if distance and distance["kind"] == SOURCE_KIND else FeatureDistance
+        rule = cls(**values, distance=kind.from_json(distance) if distance else None)
         if (rule.distance is None) != (rule.max_distance is None):
             raise ValueError("max_distance and distance must come together")
         return rule
@@ -350,7 +357,7 @@ def why_not(rule: AbstainRule | None, confidence: np.ndarray, distance: np.ndarr
     for i in np.flatnonzero(~(confidence >= rule.min_confidence)):
         reasons[i] = LOW_CONFIDENCE
     for i in np.flatnonzero(far):
-        reasons[i] = UNLIKE_TRAINING
+        reasons[i] = rule.distance.reason if rule.distance else UNLIKE_TRAINING
     return reasons
 
 
@@ -362,16 +369,3 @@ _RULE_FIELDS = (
     "expected_error",
     "expected_coverage",
 )
-
-
-def _packed(values: np.ndarray) -> dict[str, Any]:
-    content = np.ascontiguousarray(values, dtype="<f4")
-    return {"shape": list(content.shape), "float32": base64.b64encode(content.tobytes()).decode("ascii")}
-
-
-def _unpacked(record: Mapping[str, Any]) -> np.ndarray:
-    flat = np.frombuffer(base64.b64decode(record["float32"], validate=True), dtype="<f4")
-    values = flat.reshape(record["shape"]).astype(np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError("a stored array holds values that are not finite")
-    return values

@@ -19,7 +19,7 @@ from uploads import slice_file
 from wording import KINDS, alert, data_uri, html, prediction_html, signed
 
 _NONE = '<p class="lc-empty">No result yet. Choose a file or one of the phantoms.</p>'
-_HINT = f'<p class="lc-small">One axial slice: {KINDS}. Or a drawing, of which it is known what it shows:</p>'
+_HINT = f'<p class="lc-small">One axial slice: {KINDS}. Or a phantom, drawn with:</p>'
 _NO_PICTURE = '<div class="lc-viewer lc-none"><p>No slice yet</p></div>'
 _MODEL_WINDOW = "as the model sees it"
 # A screen reader says the result when it comes; on a phone it is scrolled into view.
@@ -49,7 +49,7 @@ def build_slice_tab(service: Service, version: gr.State) -> None:
             gr.HTML(**html(_HINT))
             with gr.Row(elem_classes="lc-examples"):
                 examples = {
-                    phantom: gr.Button(f"Phantom: {phantom.nodule}", size="sm", min_width=80, elem_id=f"example-{n}")
+                    phantom: gr.Button(phantom.nodule, size="sm", min_width=80, elem_id=f"example-{n}")
                     for n, phantom in enumerate(phantom_examples())
                 }
             force = gr.Checkbox(label="Answer even when the input check refuses the slice", elem_id="force")

@@ -12,12 +12,13 @@ PACKAGE = ROOT / "lungct_hf"
 # What each room may import of the package, besides itself and the modules every room uses.
 COMMON = {
     "allocator",
+    "arrays",
     "classes",
     "decision",
     "known_sets",
     "errors",
     "files",
-    "labels",
+    "guard",
     "resources",
     "silence",
     "__version__",

@@ -47,7 +47,7 @@ with exit_on_error():  # whatever a user can act on is one sentence, not a trace
     from lungct_hf.fit import cross_validation as cv
     from lungct_hf.fit.checkpoint import load_checkpoint, save_checkpoint, sole_owner
     from lungct_hf.fit.data import Slices, contract_of, describe_data, describe_run, load_slices, training_batches
-    from lungct_hf.fit.evidence import Answers, HeldOut, answer, calibrate, held_out
+    from lungct_hf.fit.evidence import Answers, HeldOut, answer, calibrate, held_out, sources_of
     from lungct_hf.fit.frozen import adapt_norm, keep_front, predict_validation
     from lungct_hf.fit.inference import mean_log_loss
     from lungct_hf.fit.learner import Learner, class_weights
@@ -124,8 +124,8 @@ def train_once(options: Options, stop: StopRequest, shared: Slices | None = None
         known = np.concatenate([known, split.indices("validation")])
         features = answer(learned.network, slices, known, learned.accelerator)[1]
 
-    training, asked = (features, cohort.labels[known]), (learned.network, slices, test, learned.accelerator)
-    tested, ring = HeldOut.of(test, *answer(*asked), training, cohort.classes), answer(*asked, only_the_ring=True)[0]
+    training, asked = (features, sources_of(cohort)[known]), (learned.network, slices, test, learned.accelerator)
+    tested, ring = HeldOut.of(test, *answer(*asked), training), answer(*asked, only_the_ring=True)[0]
     answers = Answers(HeldOut.joined(parts), tested, ring)
     calibration = calibrate(split, answers.validation, training)
     if state.is_main_process:
@@ -184,7 +184,7 @@ def cross_validate(options: Options, stop: StopRequest) -> int:
         provenance = {**describe_run(options, slices.cohort), "split": evidence.split_record(), **learned.record}
         contract = contract_of(options, slices, split.indices("train"), provenance)
         model = options.run / "model"
-        calibration = evidence.calibrate(features, slices.cohort.labels)
+        calibration = evidence.calibrate(features, sources_of(slices.cohort))
         cv.write_published(model, learned.network.cpu(), contract, evidence, calibration, slices.cohort)
         cv.print_end(model, pushed=bool(options.push_to_hub))
     return 0

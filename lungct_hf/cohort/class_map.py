@@ -14,7 +14,7 @@ from ..known_sets import known_classes, set_of_folders
 from ..slices.listing import natural_key
 from .names import first_few
 
-_EXAMPLE = '--classes "healthy; adeno, squamous -> cancer+"'
+_EXAMPLE = '--classes "healthy; grade 1, grade 2 -> cancer+"'
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def resolve_classes(
 
     Without `asked`, names that a known set has are its classes, in its order; any others are classes of their own, in
     natural order, and nothing counts as disease. Of two names in different splits, one of which begins with the other
-    ("squamous", "squamous_left.lobe_T2"), the shorter is the class.
+    ("grade 1", "grade 1_left.lobe"), the shorter is the class.
 
     Raises:
         UsageError: `asked` does not say what to do with a name, or names something that is not there.

@@ -11,6 +11,7 @@ from ..classes import spelling
 from ..errors import LungCTError
 from ..known_sets import known_classes, known_sets
 from ..slices.listing import natural_key
+from ..slices.read import IMAGE_SUFFIXES
 from .label_table import LabelTable, read_tables
 from .listing import BadFile, Entry, Listing
 from .names import PATIENT_COLUMNS, canonical_split, find_column, find_group_column, first_few
@@ -91,7 +92,7 @@ def _unwrapped(tree: Tree, wanted: Wanted) -> str:
     root = ""
     while wanted.labels is None and not any(name.rpartition("/")[0] == root for name in tree.tables):
         inside = [name for name in tree.subfolders(root) if tree.holds_slices(join(root, name))]
-        if len(inside) != 1 or canonical_split(inside[0]) or _is_known(inside[0]) or tree.loose(root):
+        if len(inside) != 1 or canonical_split(inside[0]) or is_known(inside[0]) or tree.loose(root):
             break
         deeper = join(root, inside[0])
         if not any(tree.holds_slices(join(deeper, name)) for name in tree.subfolders(deeper)):
@@ -100,7 +101,8 @@ def _unwrapped(tree: Tree, wanted: Wanted) -> str:
     return root
 
 
-def _is_known(name: str) -> bool:
+def is_known(name: str) -> bool:
+    """Whether a known set has a class of this name."""
     return any(known.classes.find(name) for known in known_sets().values())
 
 
@@ -136,12 +138,12 @@ def _add_classes(tree: Tree, section: str, folders: list[str], table: LabelTable
                 # Two names of a known set that mean one class make no set of two.
                 if both is not None or not _mean_the_same(said, folder):
                     raise LungCTError(
-                        f'"{path}" lies in the folder "{folder}", but {table.shown} calls it {said}. Fix: correct one '
-                        f"of them."
+                        f'{_named([path])} lies in the folder "{folder}", but {table.shown} calls it {said}. Fix: '
+                        f"correct one of them."
                     )
             listing.entries.append(Entry(path, tree.files[path], label=folder))
     for name in tree.subfolders(section):
-        if name not in folders and _is_known(name) and known_classes([*folders, name]) is not None:
+        if name not in folders and is_known(name) and known_classes([*folders, name]) is not None:
             raise LungCTError(
                 f'The class folder "{join(section, name)}" holds no slices. Fix: fill it, or remove it to do without.'
             )
@@ -174,7 +176,7 @@ def _add_listed(tree: Tree, section: str, table: LabelTable, wanted: Wanted, lis
         listing.left_out["not listed in the table"] += len(unlisted)
     elif unlisted:
         raise LungCTError(
-            f"{len(unlisted)} images have no row in {table.shown}: {first_few(unlisted, 5)}. Fix: add rows for them, "
+            f"{len(unlisted)} images have no row in {table.shown}: {_named(unlisted)}. Fix: add rows for them, "
             f"move them away, or leave them out with --slices listed."
         )
     listing.entries += entries.values()
@@ -199,16 +201,24 @@ def _check_strays(tree: Tree, section: str, folders: list[str], *, between_split
     for folder in tree.subfolders(section):
         if folder in folders or not tree.holds_slices(join(section, folder)):
             continue
+        inside = tree.below(join(section, folder))
         raise LungCTError(
-            f'Both split folders ({first_few(folders)}) and another folder with slices, "{folder}", lie side by side. '
-            f"Fix: keep one of the two layouts, or move it away."
+            f"Both split folders ({first_few(folders)}) and another folder with slices, {_named(inside, [folder])}, "
+            f"lie side by side. Fix: keep one of the two layouts, or move it away."
         )
     if loose := tree.loose(section):
         kind = "split" if between_splits else "class"
         raise LungCTError(
-            f"{len(loose)} images lie outside the {kind} folders {first_few(folders)}: {first_few(loose, 5)}. Fix: "
+            f"{len(loose)} images lie outside the {kind} folders {first_few(folders)}: {_named(loose)}. Fix: "
             f"move them into the folder of their class, or away."
         )
+
+
+def _named(paths: list[str], shown: list[str] | None = None) -> str:
+    """Some of `paths` (or `shown` for them) for an error. Paths to DICOM files may name patients and are not shown."""
+    if all(path.lower().endswith((*IMAGE_SUFFIXES, ".nii", ".nii.gz")) for path in paths):
+        return first_few([f'"{name}"' for name in shown or paths], 5)
+    return "files whose names may tell of patients"
 
 
 def _no_layout(tree: Tree, section: str, source: str, table: LabelTable) -> LungCTError:

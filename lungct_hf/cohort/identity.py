@@ -44,8 +44,11 @@ class Identity:
     def is_named_by(self, folder: str) -> bool:
         """Whether a folder that is taken for a class is called after this patient, study or series."""
         folded = folder.casefold()
+        words = {word for word in re.split(r"[\W_]+", folded) if len(word) > 2}
         values = (self.patient, self.study, self.series)
-        return any(len(value) > 2 and value.casefold() in folded for value in values)
+        return any(len(value) > 2 and value.casefold() in folded for value in values) or (
+            bool(words) and words <= self.tells
+        )
 
 
 def read_identity(handle: BinaryIO) -> Identity:

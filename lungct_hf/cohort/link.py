@@ -1,7 +1,7 @@
 """Group slices of a data set without patient ids: link what must come from one scan, keep linked slices together.
 
-With the default cuts the 1,097 slices of IQ-OTH/NCCD form 26 benign, 45 malignant and 53 normal groups, near the true
-15, 40 and 55 people.
+With the default cuts the 1,097 slices of IQ-OTH/NCCD form 124 groups (26, 45 and 53 by class), near the
+true 110 people (15, 40 and 55).
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from ..slices.series import parse_positions
 from ..slices.window import LUNG_WINDOW, Window
 from .class_map import ClassMap, resolve_classes
 from .cohort import Cohort, Looks
-from .folder import Wanted
+from .folder import Wanted, is_known
 from .identity import Identity, Masked, Pseudonyms, identity_or_none
 from .label_table import LabelTable, read_labels_file
 from .link import find_links
@@ -384,7 +384,8 @@ def _refuse_patients_as_classes(listing: Listing) -> None:
     """A folder for each patient is none for each class, and its name must not become one, nor stand in an error."""
     first = {entry.label: entry for entry in reversed(listing.entries) if entry.label}
     for name, entry in first.items():
-        if f"{name}/" in entry.id and any(identity.is_named_by(str(name)) for identity in _headers(entry)):
+        is_folder = f"{name}/" in entry.id and not is_known(str(name))
+        if is_folder and any(identity.is_named_by(str(name)) for identity in _headers(entry)):
             raise LungCTError(
                 "The folders are named after patients, not after classes. Fix: add a labels.csv with the columns "
                 "PatientID (or SeriesInstanceUID, ...) and label to the data folder, or name one with --labels."

@@ -10,7 +10,6 @@ import typer
 
 from ..classes import HELP as CLASSES
 from ..errors import LungCTError, RefusedError, UsageError
-from ..slices.window import Window
 
 
 class OnBadFile(StrEnum):
@@ -49,6 +48,7 @@ def audit(
     from ..audit.report import audit_data
     from ..audit.terminal import show
     from ..files import write_atomic, write_json
+    from ..slices.window import Window
 
     found = audit_data(
         data,

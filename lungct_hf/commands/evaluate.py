@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..cohort.class_map import HELP as CLASSES
+from ..classes import HELP as CLASSES
 from ..errors import LungCTError, UsageError, require
 from ..files import write_json
 
@@ -92,7 +92,7 @@ def _stored(model: str, replicates: int) -> tuple[Report, str, list[str] | None]
     """The report from a model's own predictions, and where its metrics.json says something else (None: has none)."""
     from ..evaluation import evaluate_predictions
     from ..evaluation.differences import differences
-    from ..hub.model_repo import EVIDENCE_FILES, PREDICTIONS, ModelRepo
+    from ..hub.model_repo import EVIDENCE_FILES, LUNGCT, PREDICTIONS, ModelRepo
 
     repo = ModelRepo.open(model, files=EVIDENCE_FILES)
     if not repo.has(PREDICTIONS):
@@ -102,7 +102,8 @@ def _stored(model: str, replicates: int) -> tuple[Report, str, list[str] | None]
     report = evaluate_predictions(
         repo.file(PREDICTIONS),
         split=stored.get("split"),
-        calibration=repo.contract.calibration,
+        # Folds that no model was trained after have figures, and no contract.
+        calibration=repo.contract.calibration if repo.has(LUNGCT) else None,
         headline=stored.get("protocol"),
         replicates=replicates,
         seed=seed,

@@ -11,7 +11,6 @@ import typer
 from ..classes import HELP as CLASSES
 from ..errors import UsageError
 from ..files import check_place
-from ..slices.window import Window
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,6 +78,7 @@ def split(
     from ..cohort.recheck import check_manifest
     from ..cohort.rule import with_backbone
     from ..cohort.summary import summarise
+    from ..slices.window import Window
 
     progress = not as_json
     how: dict[str, Any] = {

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from .calibration import (
         fit_abstain,
         fit_calibration,
-        fit_distance,
         fit_temperatures,
         fold_calibration,
         risk_coverage,
@@ -31,7 +30,6 @@ _HOMES = {
     "calibration": (
         "fit_abstain",
         "fit_calibration",
-        "fit_distance",
         "fit_temperatures",
         "fold_calibration",
         "risk_coverage",
@@ -59,7 +57,6 @@ __all__ = [
     "evaluate_predictions",
     "fit_abstain",
     "fit_calibration",
-    "fit_distance",
     "fit_temperatures",
     "fold_calibration",
     "intervals",

@@ -11,14 +11,14 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from ..classes import Classes
-from ..decision import AbstainRule, Blocks, Calibration, FeatureDistance, contrasts, tempering
+from ..decision import AbstainRule, Blocks, Calibration, contrasts, tempering
 from ..errors import UsageError
+from ..guard import SourceDistance
 from .operating import fit_operating
 from .sample import softmax
+from .source_guard import fit_limit, fit_sources
 
 TEMPERATURES = (0.05, 20.0)
-KEPT = 0.99  # share of the held-out slices that the distance threshold lets pass
-_FLOOR = 0.05  # a feature counts with at least this share of the mean scatter, or a dead one would decide alone
 _FOLDS = 5
 _FEWEST_GROUPS = 10  # fewer cannot tell one rule from another
 _SINGLED_OUT = 10  # up to so many classes each is tried against the rest
@@ -202,35 +202,19 @@ def fold_calibration(weight: np.ndarray, bias: np.ndarray, calibration: Calibrat
     return (matrix @ weight).astype(weight.dtype), (matrix @ bias).astype(bias.dtype)
 
 
-def fit_distance(features: np.ndarray, labels: np.ndarray, classes: Classes) -> FeatureDistance:
-    """Class centres and the scatter within classes from the features (N, D) of training slices of all classes."""
-    features, labels = np.asarray(features, np.float64), np.asarray(labels)
-    missing = [label for c, label in enumerate(classes) if not np.any(labels == c)]
-    if missing or not np.isfinite(features).all():
-        lacking = ", ".join(missing) or "none"
-        raise UsageError(f"The distance needs finite features of every class; without slices: {lacking}.")
-    centres = np.stack([features[labels == c].mean(axis=0) for c in range(len(classes))])
-    scatter = np.sqrt(np.mean((features - centres[labels]) ** 2, axis=0))
-    if not scatter.mean() > 0:
-        raise UsageError("The features of the training slices are all equal, so no distance can be measured.")
-    # As stored, so that what is decided now is what is decided after reading.
-    scale = np.maximum(scatter, _FLOOR * scatter.mean()).astype(np.float32).astype(np.float64)
-    return FeatureDistance(centres.astype(np.float32).astype(np.float64), scale)
-
-
 def fit_abstain(
     probabilities: np.ndarray,
     labels: np.ndarray,
     groups: np.ndarray,
     *,
     target_error: float = 0.05,
-    distance: FeatureDistance | None = None,
+    distance: SourceDistance | None = None,
     distances: np.ndarray | None = None,
 ) -> AbstainRule:
     """Thresholds from calibrated predictions of held-out groups: as many answers as the target error allows.
 
-    First the distance: its threshold is the KEPT quantile of `distances`, so that it refuses what is unlike the
-    training data and hardly any proper slice. Then, among what passes, the lowest confidence threshold at which
+    First the distance: its threshold is `fit_limit` of `distances`, so that it refuses what other sources made and
+    hardly any slice of its own. Then, among what passes, the lowest confidence threshold at which
     (errors + m) / (answers + m) is at most `target_error`, m being the mean number of answers in a group that is
     answered: as if one more group had been answered and all of it wrongly. That guards against few groups: a target of
     5 % needs at least 19 answered groups, even without an error. When no threshold does it, the one with the lowest
@@ -241,7 +225,7 @@ def fit_abstain(
         raise UsageError(f"The target error is {target_error}; it must lie between 0 and 1.")
     if not len(labels) or (distance is None) != (distances is None):
         raise UsageError("Thresholds need held-out slices, and the distance together with its values for them.")
-    limit = None if distances is None else _up(float(np.quantile(distances, KEPT)))
+    limit = None if distances is None else fit_limit(distances, groups)
     passing = np.ones(len(labels), bool) if distances is None else distances <= limit
     confidence, wrong = probabilities.max(axis=1), probabilities.argmax(axis=1) != labels
     order = np.flatnonzero(passing)[np.argsort(-confidence[passing], kind="stable")]
@@ -279,12 +263,13 @@ def fit_calibration(
 ) -> Calibration:
     """Temperatures, operating points and abstain rule from the logits of held-out groups, before any calibration.
 
-    With `training` = (features, labels) of the training slices, and of the held-out slices their `features` or their
+    With `training` = (features at the guard's stage, names of their sources) of the training slices, and of the
+    held-out slices their `features` or their
     `distances` (where networks of their own measured them), the rule also looks at the distance. `folded` says that
     the caller folds the temperatures into the last layer.
     """
     fitted = fit_temperatures(logits, labels, groups, classes=classes)
-    distance = fit_distance(*training, classes) if training is not None else None
+    distance = fit_sources(*training) if training is not None else None
     if distance is not None and features is not None:
         distances = distance(features)
     held_out = softmax(np.asarray(logits) @ fitted.matrix(len(classes))), np.asarray(labels), np.asarray(groups)

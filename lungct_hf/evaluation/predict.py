@@ -23,7 +23,7 @@ def predict_cohort(
     batch_size: int = 32,
     progress: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (len(rows), C) and the features before the last layer (len(rows), D), float32, in the order of `rows`.
+    """Logits (len(rows), C) and what the abstain rule measures (len(rows), D), float32, in the order of `rows`.
 
     Raises LungCTError when a file has gone or changed since the cohort was loaded.
     """
@@ -35,7 +35,7 @@ def predict_cohort(
     for start in range(0, len(rows), batch_size):
         batch = np.stack([classifier.preprocessing(cohort.read(row)) for row in rows[start : start + batch_size]])
         inputs = torch.from_numpy(batch).to(device, memory_format=torch.channels_last)
-        answers, pooled = logits_and_features(network, inputs)
+        answers, pooled = logits_and_features(network, inputs, classifier.contract.measured_output or "source")
         logits.append(answers.cpu().numpy())
         features.append(pooled.cpu().numpy())
         bar.update(len(batch))

@@ -66,10 +66,11 @@ class Evidence:
         """metrics.json, which says that it is not about the published weights."""
         return self.report.metrics
 
-    def calibrate(self, features: np.ndarray, labels: np.ndarray) -> Calibration:
+    def calibrate(self, features: np.ndarray, sources: np.ndarray) -> Calibration:
         """For the published weights: from the folds' validation groups, each judged by a network that never saw it.
 
-        `features` (N, D) are those of the published network for all slices; they give the distance its centres.
+        `features` (N, D) at the guard's stage are those of the published network for all slices, `sources` (N,) the
+        names of where these are from; they say what is near.
         """
         classes = self.split.classes
         truth = np.array([classes.index(row["label"]) for row in self.held_out])
@@ -79,7 +80,7 @@ class Evidence:
         known = None if None in distances else np.array(distances)
         reason = "A fold could not measure how far slices are from its training slices."
         return fit_what_can_be(
-            raw, truth, groups, classes=classes, training=(features, labels), distances=known, no_distance=reason
+            raw, truth, groups, classes=classes, training=(features, sources), distances=known, no_distance=reason
         )
 
     def split_record(self) -> dict[str, Any]:

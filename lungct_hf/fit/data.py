@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
@@ -46,11 +47,20 @@ def load_slices(options: Options) -> Slices:
             group_column=options.group_column,
             grouping=options.grouping,
             on_bad_file=cast(Literal["refuse", "skip"], options.on_bad_file),
-            group_key=options.run / GROUP_KEY,
+            group_key=_group_key(options.run),
             preprocessing=preprocessing,
             progress=state.is_main_process,
         )
     return Slices(cohort, preprocessing, Squares(cohort, preprocessing), front={})
+
+
+def _group_key(run: Path) -> Path:
+    """Where a run keeps its key. A fold that is continued alone has that of its cross-validation, or its groups,
+    and with them its split, would be others."""
+    for folder in (run, run.parent.parent, run.parent.parent.parent):
+        if (folder / "run.json").is_file() and (folder / GROUP_KEY).is_file():
+            return folder / GROUP_KEY
+    return run / GROUP_KEY
 
 
 def training_batches(slices: Slices, rows: np.ndarray, options: Options, accelerator: Accelerator) -> TrainingBatches:

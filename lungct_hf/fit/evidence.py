@@ -18,14 +18,15 @@ from ..errors import UsageError
 from ..evaluation import (
     evaluate_predictions,
     fit_calibration,
-    fit_distance,
     fold_calibration,
     only_ring,
     write_predictions,
 )
 from ..evaluation.plots import write_plots
 from ..evaluation.predict import baselines_of
+from ..evaluation.source_guard import fit_sources
 from ..files import write_json
+from ..known_sets import set_of_source
 from .inference import predict_with_features
 
 if TYPE_CHECKING:
@@ -54,11 +55,10 @@ class HeldOut:
         logits: np.ndarray,
         features: np.ndarray,
         training: tuple[np.ndarray, np.ndarray],
-        classes: Classes,
     ) -> HeldOut:
-        """From one network: `features` (N, D) of the rows, and those of its training slices with their labels."""
+        """From one network: `features` (N, D) of the rows, and those of its training slices with their sources."""
         try:
-            return cls(rows, logits, fit_distance(*training, classes)(features))
+            return cls(rows, logits, fit_sources(*training)(features))
         except UsageError as error:
             return cls(rows, logits, no_distance=str(error))
 
@@ -107,8 +107,14 @@ def held_out(network: nn.Module, slices: Slices, split: Split, accelerator: Acce
     train, validation = split.indices("train"), split.indices("validation")
     logits, features = answer(network, slices, validation, accelerator)
     known = answer(network, slices, train, accelerator)[1]
-    training = known, slices.cohort.labels[train]
-    return HeldOut.of(validation, logits, features, training, split.classes), known
+    training = known, sources_of(slices.cohort)[train]
+    return HeldOut.of(validation, logits, features, training), known
+
+
+def sources_of(cohort: Cohort) -> np.ndarray:
+    """str (N,): for each slice the name of the data it is from, safe to publish, for the source guard."""
+    known = set_of_source(cohort.source)
+    return np.full(len(cohort), known.title if known else cohort.source)
 
 
 def calibrate(split: Split, found: HeldOut, training: tuple[np.ndarray, np.ndarray]) -> Calibration:
@@ -136,8 +142,8 @@ def fit_what_can_be(
 ) -> Calibration:
     """Temperatures and abstain rule from held-out groups only: (N, C), (N,), (N,) and distances (N,).
 
-    `training` are the features (M, D) and labels of the slices that the published network learned from: they give
-    the distance's centres. Its threshold carries over from other networks, for a distance is measured in units of the
+    `training` are the features (M, D) and sources of the slices that the published network learned from: they say
+    what is near. Its threshold carries over from other networks, for a distance is measured in units of the
     scatter of a network's own training features. What cannot be fitted is left out and `not_fitted` says why
     (`no_distance` where there are none): a run that came this far is not lost for it.
     """

@@ -44,7 +44,7 @@ def predict_with_features(
     preprocessing: Preprocessing,
     accelerator: Accelerator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As `predict_rows`, and the pooled features (len(rows), D) before the last layer from the same pass."""
+    """As `predict_rows`, and the statistics (len(rows), D) of the guard's stage (guard.py) from the same pass."""
     was_training = network.training
     network.eval()
     positions = np.arange(len(rows))[accelerator.process_index :: accelerator.num_processes]
@@ -53,14 +53,14 @@ def predict_with_features(
         mine = positions[start : start + _BATCH]
         batch = preprocessing.normalise(np.stack([squares[int(rows[position])] for position in mine]))
         inputs = torch.from_numpy(batch).to(accelerator.device, memory_format=torch.channels_last)
-        found, pooled = logits_and_features(network, inputs)
-        parts.append((mine, found.cpu().numpy(), pooled.cpu().numpy()))
+        found, statistics = logits_and_features(network, inputs)
+        parts.append((mine, found.cpu().numpy(), statistics.cpu().numpy()))
     network.train(was_training)
     logits = np.full((len(rows), classes_of(network)), np.nan, np.float32)
-    width: int = network.get_classifier().in_features  # type: ignore[operator]
-    features = np.empty((len(rows), width), np.float32)
-    for where, values, pooled in gather_object(parts):
-        logits[where], features[where] = values, pooled
+    gathered = gather_object(parts)
+    features = np.empty((len(rows), gathered[0][2].shape[1] if gathered else 0), np.float32)
+    for where, values, statistics in gathered:
+        logits[where], features[where] = values, statistics
     return logits, features
 
 

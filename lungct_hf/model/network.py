@@ -12,6 +12,7 @@ from timm.layers import SelectAdaptivePool2d
 from torch import nn
 
 from ..errors import LungCTError, UsageError, brief
+from ..guard import STAGE
 
 ARCHITECTURE = "mobilenetv2_100"
 # The timm architectures that are tested from training to every loader. All of them end in feature maps, their mean
@@ -91,23 +92,45 @@ def classes_of(network: nn.Module) -> int:
     return int(network.num_classes)  # type: ignore[arg-type]
 
 
-def logits_and_features(network: nn.Module, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits (N, C) and the pooled features (N, D) before the last layer, float32, from one pass."""
-    features = network.forward_head(network.forward_features(inputs), pre_logits=True)  # type: ignore[operator]
-    return network.get_classifier()(features).float(), features.float()  # type: ignore[operator]
+def logits_and_features(
+    network: nn.Module, inputs: torch.Tensor, output: str = "source"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (N, C) and what the abstain rule measures, float32, from one pass.
+
+    `output` "source" gives the statistics (N, D) of the guard's stage, "features" the pooled features before the last
+    layer, which models of schema 1 look at.
+    """
+    logits, _, features, source = network_outputs(network, inputs)
+    return logits, source if output == "source" else features
 
 
-def logits_cam_features(network: nn.Module, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits (N, C), class-activation maps (N, C, h, w) and pooled features (N, D), float32, from one pass.
+def network_outputs(network: nn.Module, inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """All that `onnx/model.onnx` gives, float32, from one pass: logits (N, C), class-activation maps (N, C, h, w),
+    pooled features (N, D), and mean and standard deviation of each channel (N, 2 K) of the guard's stage.
 
     The last layer is linear and what it sees is a mean over places, so the same layer applied at every place is the
     class-activation map (Zhou et al. 2016) and its mean over the places is the logit: no gradients are needed.
     """
-    maps = network.forward_features(inputs)  # type: ignore[operator]
+    inner, maps = _stage_and_maps(network, inputs)
     features = network.forward_head(maps, pre_logits=True)  # type: ignore[operator]
     layer: Any = network.get_classifier()  # type: ignore[operator]
     cam = nn.functional.conv2d(maps, layer.weight[:, :, None, None], layer.bias)
-    return layer(features).float(), cam.float(), features.float()
+    mean = inner.mean(dim=(2, 3), keepdim=True)
+    scatter = (inner - mean).square().mean(dim=(2, 3)).sqrt()
+    source = torch.cat([mean.flatten(1), scatter], dim=1)
+    return layer(features).float(), cam.float(), features.float(), source.float()
+
+
+def _stage_and_maps(network: Any, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the guard's stage gives, and the feature maps that the head pools: timm's `forward_features`, step by step.
+
+    Not by a hook on the stage: several threads may run one network at once.
+    """
+    maps = inner = network.bn1(network.conv_stem(inputs))
+    for number, stage in enumerate(network.blocks, start=1):
+        maps = stage(maps)
+        inner = maps if number == STAGE else inner
+    return inner, network.bn2(network.conv_head(maps))
 
 
 def load_strictly(network: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:

@@ -1,7 +1,7 @@
 """The network as `onnx/model.onnx`: one file, any batch size, checked against torch before it is written.
 
-Input `pixel_values` (N, 3, size, size) float32, as `Preprocessing` gives it. Outputs, float32: `logits` (N, C), `cam`
-(N, C, h, w) and `features` (N, D), those of `network.logits_cam_features`.
+Input `pixel_values` (N, 3, size, size) float32, as `Preprocessing` gives it. Outputs, float32, are those of
+`network.network_outputs`: `logits`, `cam`, `features`, and `source`, by which the guard tells where a slice is from.
 
 The TorchScript-based exporter is used on purpose. For these networks it gives the same bytes every time, in a third of
 a second, with only standard operators at opset 17; the graph of the torch.export-based one (torch 2.14) differs in no
@@ -26,7 +26,7 @@ from ..contract import ONNX_FILE, ONNX_INPUT, ONNX_OUTPUTS
 from ..errors import LungCTError, UsageError, brief, require
 from ..files import write_atomic
 from ..slices.preprocess import Preprocessing
-from .network import logits_cam_features
+from .network import network_outputs
 
 OPSET = 17
 TOLERANCE = 1e-4  # largest allowed difference of a logit from torch's
@@ -38,8 +38,8 @@ class _Outputs(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        return logits_cam_features(self.network, pixel_values)
+    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return network_outputs(self.network, pixel_values)
 
 
 def export_onnx(network: nn.Module, preprocessing: Preprocessing, squares: np.ndarray, folder: Path) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def measure_parity(
     largest = dict.fromkeys(ONNX_OUTPUTS, 0.0)
     for part in _batches(squares):
         inputs = preprocessing.normalise(part)
-        expected = logits_cam_features(network, torch.from_numpy(inputs).to(device))
+        expected = network_outputs(network, torch.from_numpy(inputs).to(device))
         found = session.run(list(ONNX_OUTPUTS), {ONNX_INPUT: inputs})
         for name, ours, theirs in zip(ONNX_OUTPUTS, found, expected, strict=True):
             difference = float(np.abs(ours - theirs.cpu().numpy()).max())

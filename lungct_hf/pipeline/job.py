@@ -66,7 +66,7 @@ def run_job(
     batch, made = _Batch(np.empty((batch_size, size, size, 3), np.uint8)), 0
 
     def flush() -> int:
-        entries = list(_answered(model, batch, units, journal, cam))
+        entries = list(_answered(model, batch, units, journal, cam, force))
         journal.append(entries)
         done = sum(isinstance(content, int) for _, content in entries)
         on_rows(done, len(entries) - done)
@@ -85,11 +85,11 @@ def run_job(
 
 
 def _answered(
-    model: LungCT, batch: _Batch, units: Sequence[Unit], journal: Journal, cam: Path | None
+    model: LungCT, batch: _Batch, units: Sequence[Unit], journal: Journal, cam: Path | None, force: bool
 ) -> Iterator[tuple[str, dict[str, Any] | int]]:
     """The entries for the journal that a batch makes."""
     asked = [found for _, found in batch.rows if isinstance(found, ReadSlice) and found.asked]
-    answers = iter(model.answer(asked, batch.squares[: batch.asked], cam=cam is not None))
+    answers = iter(model.answer(asked, batch.squares[: batch.asked], cam=cam is not None, force=force))
     squares = iter(batch.squares)
     fresh: dict[str, int] = {}
     for number, found in batch.rows:

@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 
 from ..classes import Classes
-from ..decision import decide
+from ..decision import decide, positive_score
 from ..errors import LungCTError
 from ..evaluation.differences import STRICT, differences
 from ..hub.author import PLACEHOLDER, author_text, with_author_text
@@ -232,6 +232,39 @@ def rule_reasons(evidence: Evidence) -> list[Reason]:
         )
         return [Reason("calibration-mismatch", said)]
     return []
+
+
+def operating_reasons(evidence: Evidence) -> list[Reason]:
+    """Where the cuts for disease in lungct.json are not those that the stored validation answers give.
+
+    Of a cross-validated model nothing can be said: its cuts rest on the folds' answers before their calibration.
+    """
+    from ..evaluation.operating import fit_operating
+    from ..evaluation.predictions import class_numbers, logits_of
+
+    calibration, table = evidence.repo.contract.calibration, evidence.table
+    pooled = evidence.report.metrics["split"].get("evidence") == CROSS_VALIDATED
+    held_out = np.array(table["split"].to_pylist()) == "validation"
+    if calibration is None or not calibration.operating or pooled or not held_out.any():
+        return []
+    cuts = [point.threshold for point in calibration.operating]
+    stored = table["thresholds"].to_pylist() if "thresholds" in table.column_names else []
+    if any(row is not None and not np.allclose(row, cuts, rtol=0, atol=1e-6) for row in stored):
+        return [Reason("calibration-mismatch", "predictions.parquet was judged by other cuts than lungct.json has")]
+    chances = calibration.probabilities(logits_of(table)[held_out])
+    labels, groups = class_numbers(table, "label")[held_out], np.array(table["group"].to_pylist())[held_out]
+    score, wrong = positive_score(chances, evidence.classes), []
+    due = {point.name: point.threshold for point in fit_operating(chances, labels, groups, evidence.classes)}
+    for point in calibration.operating:
+        # Logits were rounded when they were stored: at most one slice may be on the other side.
+        found, wanted = (int((score >= cut).sum()) for cut in (point.threshold, due.get(point.name, np.inf)))
+        if abs(found - wanted) > 1:
+            wrong.append(f"{point.name} ({found} validation slices at or above it, not {wanted})")
+    if not wrong:
+        return []
+    return [
+        Reason("calibration-mismatch", f"lungct.json has other cuts than the predictions give: {', '.join(wrong)}")
+    ]
 
 
 def card_reasons(repo: ModelRepo, names: list[str | None]) -> list[Reason]:

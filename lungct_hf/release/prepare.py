@@ -47,6 +47,7 @@ def inspect(run: Path, *, token: str | None = None) -> tuple[Evidence, list[Reas
     ids += [*found.split.ids.tolist(), *found.split.groups.tolist()]
     reasons = content.pickles(files) + content.secrets(files, token) + content.patient_data(files, ids, found.classes)
     reasons += evidence.manifest_reasons(found) + evidence.metrics_reasons(found) + evidence.rule_reasons(found)
+    reasons += evidence.operating_reasons(found)
     reasons += evidence.card_reasons(model, [(model.release or {}).get("repo")])
     return found, reasons + evidence.eval_results_reasons(model)
 

@@ -112,6 +112,9 @@ def _evidence(repo: ModelRepo, found: Verification) -> Split | None:
     metrics = evidence.metrics_reasons(stored)
     found.check(f"metrics.json follows from the {len(stored.table)} stored predictions", metrics)
     found.check("the stored abstentions follow from the stored answers and lungct.json", evidence.rule_reasons(stored))
+    if (calibration := repo.contract.calibration) and calibration.operating:
+        said = "the cuts for disease in lungct.json are those that the validation slices give"
+        found.check(said, evidence.operating_reasons(stored))
     found.check(".eval_results follows from metrics.json", evidence.eval_results_reasons(repo))
     record = repo.release or {}
     found.check(

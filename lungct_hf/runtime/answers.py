@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 from ..contract import Contract
 from ..decision import Calibration, Decision, decide, decide_case
 from ..errors import UsageError
+from ..guard import UNLIKE_SOURCE
 from ..hub.model_repo import ModelRepo
 from ..slices.source import Frame, Unreadable, open_slices
 from .prediction import ABSTAIN, ERROR, REFUSED, Described, Prediction, Study
@@ -83,23 +85,31 @@ class Answers(ABC):
         return Study(
             slices=rows,
             **case,
-            used=sum(bool(row.confidence) for row in rows),
             series=len({row.series for row in rows if row.series is not None}),
             **self._origin,
         )
 
     def _case(self, rows: Sequence[Prediction]) -> dict[str, Any]:
-        """decision, reason, probabilities, confidence and distance of a Study."""
-        answered = [row for row in rows if row.confidence]  # 0 where the network's output was not finite
-        if answered:
-            chances = np.array([list((row.probabilities or {}).values()) for row in answered])
-            distances = [row.distance for row in answered if row.distance is not None]
+        """decision, reason, probabilities, confidence, distance and used of a Study."""
+        seen = _without_copies([row for row in rows if row.confidence])  # 0 where the output was not finite
+        near = [row for row in seen if (row.decision, row.reason) != (ABSTAIN, UNLIKE_SOURCE)]
+        used = near if 2 * len(near) >= len(seen) else seen
+        if used:
+            chances = np.array([list((row.probabilities or {}).values()) for row in used])
+            distances = [row.distance for row in used if row.distance is not None]
             case = decide_case(
                 self._calibration, self.contract.classes, chances, np.array(distances) if distances else None
             )
             found = {name: getattr(case, name) for name in ("reason", "probabilities", "confidence", "distance")}
-            return {"decision": case.label or ABSTAIN, **found}
-        nothing = dict.fromkeys(("probabilities", "confidence", "distance"))
+            if used is not near:  # a study most of whose slices are from elsewhere is from elsewhere
+                found["reason"] = UNLIKE_SOURCE
+            elif case.reason == UNLIKE_SOURCE and any(row.forced for row in used):
+                return found | {
+                    "decision": max(case.probabilities, key=case.probabilities.__getitem__),
+                    "used": len(used),
+                }
+            return found | {"decision": ABSTAIN if found["reason"] else case.label, "used": len(used)}
+        nothing = dict.fromkeys(("probabilities", "confidence", "distance")) | {"used": 0}
         for decision in (ABSTAIN, REFUSED, ERROR):
             reasons = [row.reason for row in rows if row.decision == decision]
             if reasons:
@@ -112,17 +122,29 @@ class Answers(ABC):
         """One Prediction for each of what `open_slices` gives, all shown to the network at once."""
         asked = [one for one in found if isinstance(one, Frame) and (force or not one.report.codes)]
         squares = self.contract.preprocessing.squares([frame.pixels for frame in asked])
-        answers = {id(frame): row for frame, row in zip(asked, self.answer(asked, squares, cam=cam), strict=True)}
+        answers = {
+            id(frame): row for frame, row in zip(asked, self.answer(asked, squares, cam=cam, force=force), strict=True)
+        }
         return [answers.get(id(one)) or self.without_answer(one) for one in found]
 
-    def answer(self, found: Sequence[Described], squares: np.ndarray, *, cam: bool = False) -> list[Prediction]:
+    def answer(
+        self, found: Sequence[Described], squares: np.ndarray, *, cam: bool = False, force: bool = False
+    ) -> list[Prediction]:
         """One Prediction for each slice whose letterboxed picture is in `squares`, uint8 (N, size, size, 3)."""
         outputs = self._run(squares)
         decisions = decide(self._calibration, self.contract.classes, outputs.logits, outputs.features)
         maps = outputs.cam if cam else [None] * len(decisions)
         return [
-            Prediction.of(one, decision, cam=activation, model=self.name, revision=self.revision)
-            for one, decision, activation in zip(found, decisions, maps, strict=True)
+            Prediction.of(
+                one,
+                decision,
+                cam=activation,
+                model=self.name,
+                revision=self.revision,
+                force=force,
+                pixels=hashlib.blake2b(square, digest_size=8).hexdigest(),
+            )
+            for one, decision, activation, square in zip(found, decisions, maps, squares, strict=True)
         ]
 
     def without_answer(self, found: Described | Unreadable) -> Prediction:
@@ -152,6 +174,18 @@ class Answers(ABC):
     @property
     def _calibration(self) -> Calibration:
         return self.contract.calibration or Calibration()
+
+
+def _without_copies(rows: Sequence[Prediction]) -> list[Prediction]:
+    """The first of those rows whose slices look the same to the network: a slice that was copied has no more votes."""
+    seen: set[str] = set()
+    kept = []
+    for row in rows:
+        if row.pixels is None or row.pixels not in seen:
+            kept.append(row)
+        if row.pixels is not None:
+            seen.add(row.pixels)
+    return kept
 
 
 def _batches(found: Iterable[Frame | Unreadable], size: int) -> Iterable[list[Frame | Unreadable]]:

@@ -71,7 +71,7 @@ class LungCTClassifier(Answers, nn.Module):
         return self.network(pixel_values)
 
     def _run(self, squares: np.ndarray) -> Outputs:
-        return TorchSession(self.network, self.preprocessing).run(squares)
+        return TorchSession(self.network, self.contract).run(squares)
 
     @classmethod
     def from_pretrained(

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..decision import Decision
+from ..guard import UNLIKE_SOURCE
 from ..slices.frame import Unreadable
 from ..slices.report import InputReport
 
@@ -43,7 +44,8 @@ class Prediction:
 
     `decision` is a class, "abstain" (the model does not know), "refused" (the input is not what the model is for) or
     "error" (there is no slice). `reason` is the code for all but a class: of decision.py, of slices/report.py. With
-    `force` a slice that would be refused is answered, `forced` is true and `reason` keeps the code of the refusal.
+    `force` a slice that would be refused, or that is from outside the training source, is answered, `forced` is true
+    and `reason` keeps the code.
 
     `probabilities` (calibrated, by class), `confidence` (the largest) and `distance` (from the training data; None for
     a model that stores no distance) are None for "refused" and "error". `cam` is float32 (h, w) over the input square,
@@ -67,6 +69,7 @@ class Prediction:
     detail: str | None = None  # of an error: one sentence about this file
     series: str | None = None
     position: float | None = None
+    pixels: str | None = None  # 16 hex digits of what the network saw: copies of one slice have the same
 
     @classmethod
     def without_answer(
@@ -82,13 +85,26 @@ class Prediction:
 
     @classmethod
     def of(
-        cls, frame: Described, decision: Decision, *, model: str, revision: str | None, cam: np.ndarray | None = None
+        cls,
+        frame: Described,
+        decision: Decision,
+        *,
+        model: str,
+        revision: str | None,
+        cam: np.ndarray | None = None,
+        force: bool = False,
+        pixels: str | None = None,
     ) -> Prediction:
-        """The row of a slice that was answered. `cam` is the network's output (C, h, w) for it."""
+        """The row of a slice that was answered. `cam` is the network's output (C, h, w) for it.
+
+        With `force` a slice from outside the training source gets the most probable class, marked as forced.
+        """
+        answers_all_the_same = force and decision.reason == UNLIKE_SOURCE
+        likely = max(decision.probabilities, key=decision.probabilities.__getitem__)
         return cls(
             frame.file,
             frame.frame,
-            decision.label or ABSTAIN,
+            likely if answers_all_the_same else decision.label or ABSTAIN,
             frame.report.reason or decision.reason,
             probabilities=decision.probabilities,
             confidence=decision.confidence,
@@ -98,9 +114,10 @@ class Prediction:
             model=model,
             revision=revision,
             classes=tuple(decision.probabilities),
-            forced=bool(frame.report.codes),
+            forced=bool(frame.report.codes) or answers_all_the_same,
             series=frame.series,
             position=frame.position,
+            pixels=pixels,
         )
 
     @classmethod
@@ -119,7 +136,7 @@ class Prediction:
             cam=None,
             classes=classes,
             report=report and InputReport(tuple(report["codes"]), tuple(report["warnings"]), report["facts"]),
-            **{name: row[name] for name in ("model", "revision", "forced", "detail", "series", "position")},
+            **{name: row[name] for name in ("model", "revision", "forced", "detail", "series", "position", "pixels")},
         )
 
     @property
@@ -141,6 +158,7 @@ class Prediction:
             "distance": _finite(self.distance),
             "series": self.series,
             "position": self.position,
+            "pixels": self.pixels,
             "detail": self.detail or (report.sentence if report else None),
             "report": None
             if report is None
@@ -154,8 +172,9 @@ class Study:
     """The slices of one study and one decision for it.
 
     `slices` are in scan order. `decision` and `reason` are those of a Prediction; the probabilities are the mean of
-    those of the slices that the network saw (decision.POOLING), the distance their median, and `used` says how many
-    slices that were. `series` is the number of different scans among them: several may not belong together.
+    those of the slices that it rests on (decision.POOLING), the distance their median, and `used` says how many those
+    are: what the network saw, without slices from outside the training source, copies of one slice once. `series` is
+    the number of different scans among the slices: several may not belong together.
     """
 
     slices: list[Prediction]

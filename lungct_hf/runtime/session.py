@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ..contract import ONNX_FILE, ONNX_INPUT, ONNX_OUTPUTS, Contract
+from ..contract import ONNX_FILE, ONNX_INPUT, Contract
 from ..errors import LungCTError, brief
 from ..slices.preprocess import Preprocessing
 
@@ -25,7 +25,7 @@ _MANY, _PAIR = 16, 2
 
 
 class Outputs(NamedTuple):
-    """float32 `logits` (N, C), `features` (N, D) and `cam` (N, C, h, w), unscaled, of N slices."""
+    """float32 `logits` (N, C), `features` (N, D) that the abstain rule measures, and `cam` (N, C, h, w), unscaled."""
 
     logits: np.ndarray
     features: np.ndarray
@@ -67,9 +67,14 @@ class OnnxSession:
                 f"ONNX Runtime {onnxruntime.__version__} cannot load {ONNX_FILE} ({brief(error)}). "
                 "Fix: pip install --upgrade onnxruntime, or use backend='torch'."
             ) from error
-        if not set(shapes) >= set(ONNX_OUTPUTS):
-            raise LungCTError(f"{ONNX_FILE} has the outputs {sorted(shapes)}; needed: {', '.join(ONNX_OUTPUTS)}.")
-        self._none = [np.empty((0, *shapes[name]), np.float32) for name in Outputs._fields]
+        features = contract.measured_output or ("source" if "source" in shapes else "features")
+        self._outputs = ["logits", features, "cam"]  # in the order of Outputs
+        if missing := [name for name in self._outputs if name not in shapes]:
+            raise LungCTError(
+                f"{ONNX_FILE} lacks the output {missing[0]} (it has: {', '.join(sorted(shapes))}). Fix: write it "
+                "again with `lungct export RUN --data DATA`, or use backend='torch'."
+            )
+        self._none = [np.empty((0, *shapes[name]), np.float32) for name in self._outputs]
         self._content = content
         self._preprocessing: Preprocessing = contract.preprocessing
 
@@ -86,7 +91,7 @@ class OnnxSession:
         )
 
     def _part(self, session: Any, squares: np.ndarray) -> list[np.ndarray]:
-        found: list[np.ndarray] = session.run(Outputs._fields, {ONNX_INPUT: self._preprocessing.normalise(squares)})
+        found: list[np.ndarray] = session.run(self._outputs, {ONNX_INPUT: self._preprocessing.normalise(squares)})
         return found
 
     @cached_property

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..model.network import logits_cam_features
-from ..slices.preprocess import Preprocessing
+from ..contract import Contract
+from ..model.network import network_outputs
 from .session import Outputs
 
 _BATCH = 16
@@ -20,8 +20,9 @@ class TorchSession:
 
     backend = "torch"
 
-    def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
-        self._network, self._preprocessing = network, preprocessing
+    def __init__(self, network: nn.Module, contract: Contract) -> None:
+        self._network, self._preprocessing = network, contract.preprocessing
+        self._measured = contract.measured_output
 
     @torch.inference_mode()
     def run(self, squares: np.ndarray) -> Outputs:
@@ -33,7 +34,8 @@ class TorchSession:
         try:
             for start in range(0, max(1, len(squares)), _BATCH):
                 inputs = torch.from_numpy(self._preprocessing.normalise(squares[start : start + _BATCH])).to(like)
-                logits, cam, features = logits_cam_features(self._network, inputs)
+                logits, cam, pooled, source = network_outputs(self._network, inputs)
+                features = pooled if self._measured == "features" else source
                 parts.append([values.cpu().numpy() for values in (logits, features, cam)])
         finally:
             if was_training:
@@ -48,4 +50,4 @@ def load_session(folder: Path, threads: int | None = None) -> TorchSession:
     if threads is not None:
         torch.set_num_threads(threads)
     classifier = LungCTClassifier.from_pretrained(folder)
-    return TorchSession(classifier.network, classifier.preprocessing)
+    return TorchSession(classifier.network, classifier.contract)

@@ -38,7 +38,7 @@ def picture_frame(
         found.codes = {"wrong-window"}  # without a rescale the values of a CT scanner need not be HU
     facts = facts | {"width": picture.width, "height": picture.height} | found.facts
     # What a header says outright explains the picture; its look then adds nothing but noise.
-    codes = header.codes if header.codes & {"not-ct", "not-axial"} else header.codes | found.codes
+    codes = header.codes if header.codes & {"not-ct", "not-hu", "not-axial"} else header.codes | found.codes
     report = InputReport(ordered(codes), tuple(sorted(header.warnings | found.warnings)), facts)
     return Frame(file, frame, picture, report, **place)
 

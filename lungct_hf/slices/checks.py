@@ -144,10 +144,19 @@ def _judge(measured: Layout) -> str | None:
         return "no-lung"
     if _is_projection(measured) or not _is_section(measured):
         return "not-ct"
-    has_lungs = measured.core_fraction >= _CORE
-    if has_lungs and measured.ends > 0.2 and measured.sides < 0.2 and measured.core_aspect < 1.25:
-        return "not-axial"  # the body runs out of the picture above and below only, and the lungs are tall
+    if _is_upright(measured):
+        return "not-axial"
     return "no-lung" if _is_without_lung(measured) else None
+
+
+def _is_upright(measured: Layout) -> bool:
+    """Whether a body with tall lungs runs straight out of the picture below, as in a frontal or lateral plane."""
+    runs_out = measured.core_fraction >= _SOME_CORE and measured.foot >= 0.97 and measured.flanks < 0.1
+    if runs_out and measured.core_aspect < 1.4:
+        return True
+    # Below and above, and not quite straight.
+    ends = measured.ends > 0.2 and measured.foot > 0.75 and measured.sides < 0.2
+    return measured.core_fraction >= _CORE and ends and measured.core_aspect < 1.25
 
 
 def _is_projection(measured: Layout) -> bool:

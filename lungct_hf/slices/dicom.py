@@ -40,6 +40,23 @@ def dataset_frames(dataset: Dataset, window: Window, limits: InputLimits | None,
     if not any(element(dataset, keyword) for keyword in _PIXELS):
         name = _understood(_class_name, dataset)
         raise BadSliceError(f"it is a DICOM file without a picture{f' ({name})' if name else ''}", "not-an-image")
+    try:
+        yield from _frames(dataset, window, limits, file)
+    except BadSliceError as error:
+        if not _says_no_ct(dataset):
+            raise
+        # Whoever sends a file of another kind is helped more by that than by what else is wrong with it.
+        raise BadSliceError(f"its header says that it is no CT; besides, {error}", "not-ct") from error
+
+
+def _says_no_ct(dataset: Dataset) -> bool:
+    try:
+        return "not-ct" in _understood(read_header, dataset, 0).codes
+    except BadSliceError:  # a header that nobody understands says nothing
+        return False
+
+
+def _frames(dataset: Dataset, window: Window, limits: InputLimits | None, file: str) -> Iterator[Frame]:
     if not hasattr(dataset, "file_meta"):
         from pydicom.dataset import FileMetaDataset
 

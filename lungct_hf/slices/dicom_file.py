@@ -129,13 +129,16 @@ def complete(dataset: Dataset) -> list[str]:
         raise BadSliceError(f"it says that it has {frames} frames")
     if rows * columns > MAX_FRAME_PIXELS or rows * columns * frames > _MAX_PIXELS:
         raise BadSliceError(f"it has too many pixels ({columns} x {rows}, {frames} frames)", "too-large")
-    if integer(dataset, "BitsAllocated") not in (1, 8, 16, 32, 64):
+    bits = integer(dataset, "BitsAllocated")
+    if bits == 12:
+        raise BadSliceError("its pixels are packed, two in three bytes (BitsAllocated 12)", "unsupported")
+    if bits not in (1, 8, 16, 32, 64):
         raise BadSliceError("it does not say how many bits a pixel has")
     samples = integer(dataset, "SamplesPerPixel") or 1
     defaults = {
         "SamplesPerPixel": 1,
         "PhotometricInterpretation": "MONOCHROME2" if samples == 1 else "RGB",
-        "BitsStored": integer(dataset, "BitsAllocated"),
+        "BitsStored": bits,
         "PixelRepresentation": 0,
     } | ({"PlanarConfiguration": 0} if samples > 1 else {})
     for keyword, value in defaults.items():

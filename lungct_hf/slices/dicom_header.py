@@ -70,6 +70,11 @@ def _read_rescale(dataset: Dataset, frame: int, header: Header) -> None:
     group = _group(dataset, frame, "PixelValueTransformationSequence") or dataset
     pair = [numbers([element(group, name)], 1) for name in ("RescaleSlope", "RescaleIntercept")]
     slope, intercept = (value[0] if value else None for value in pair)
+    unit = _word(element(group, "RescaleType"))
+    if unit and unit not in ("HU", "US"):  # electron density, effective atomic number, material maps, ...
+        header.codes.add("not-hu")
+    elif unit == "US":
+        header.warnings.add("unit-unknown")
     if "ModalityLUTSequence" in dataset:
         header.is_hu = True
     elif slope and intercept is not None:

@@ -38,6 +38,8 @@ class Layout:
     haze: float  # fraction of the body halfway between dark and bright without being at an edge
     ends: float  # fraction of the top and the bottom row that is bright, the smaller of the two
     sides: float  # the same of the left and the right column, the greater of the two
+    foot: float  # the brightest of the lowest three rows by the widest row of the body: 1 where that runs out below
+    flanks: float  # fraction that is bright of the outer three columns on each side, the greatest
     dark_border: float  # fraction of the border that is dark
     filled: float  # fraction of the picture that is body
     sharpness: (
@@ -92,6 +94,7 @@ def layout(grey: np.ndarray, threshold: int | None = None) -> Layout:
     area = max(in_tissue + in_lung, 1)
     lungs = dark & ~outside
     core = _core(lungs)
+    widths = np.count_nonzero(~dark, axis=1)
     rows, columns = np.flatnonzero(core.any(1)), np.flatnonzero(core.any(0))
     in_core = max(_count(core), 1)
     middle, lung, air = _quantile(tissue, 0.5), _quantile(enclosed, 0.5), _quantile(out, 0.2)
@@ -114,6 +117,8 @@ def layout(grey: np.ndarray, threshold: int | None = None) -> Layout:
         haze=_hazy(grey, steps, outside, low, middle) / area if low >= 0 and middle >= 0 else 1.0,
         ends=min(_share(~dark[0]), _share(~dark[-1])),
         sides=max(_share(~dark[:, 0]), _share(~dark[:, -1])),
+        foot=float(widths[-3:].max() / max(np.sort(widths)[int(0.95 * (len(widths) - 1))], 1)),
+        flanks=float(max(np.count_nonzero(~edge, axis=0).max() for edge in (dark[:, :3], dark[:, -3:])) / len(dark)),
         dark_border=dark_border,
         filled=(in_tissue + in_lung) / grey.size,
         sharpness=_sharpness(steps, lungs, core, dark) / (middle - lung) if rows.size else 1.0,

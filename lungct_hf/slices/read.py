@@ -15,12 +15,15 @@ from PIL import Image, ImageOps
 
 from ..errors import BadSliceError, brief
 from .grey import three_channels
+from .jpeg import check_jpeg
 
 IMAGE_SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 _MAX_PIXELS = 64_000_000  # a CT slice has 0.26 million; more than this is a decompression bomb or a slide scan
 _MAX_PAGES = 5_000  # of one TIFF
 _MIN_SIDE = 16
+# What no other kind of file begins with.
+_UNMISTAKABLE = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG"}
 _ORIENTATION = 0x0112  # an EXIF tag
 _BLOCK_ROWS = 256  # deep pixels are scaled in blocks, so that a large picture is not held in four bytes a pixel
 
@@ -63,6 +66,9 @@ def read_pages(handle: BinaryIO) -> Iterator[tuple[Image.Image, dict[str, str]]]
             # Nobody else holds this picture, so one that is L or RGB already need not be copied: the copy took a third
             # of the time of decoding, most of it for fresh memory.
             upright = _decoded(image)
+            if kind == "jpeg":
+                handle.seek(0)
+                check_jpeg(handle.read())
             yield upright if upright.mode in ("L", "RGB") else to_8_bits(upright), {"kind": kind, "mode": mode}
             return
         yield to_8_bits(image), {"kind": kind, "mode": mode}
@@ -156,7 +162,15 @@ _filters: warnings.catch_warnings[None]
 
 @quiet()
 def _opened(handle: BinaryIO) -> Image.Image:
-    return Image.open(handle, formats=_FORMATS)
+    try:
+        return Image.open(handle, formats=_FORMATS)
+    except Image.UnidentifiedImageError as error:
+        handle.seek(0)
+        head = handle.read(8)
+        name = next((name for magic, name in _UNMISTAKABLE.items() if head.startswith(magic)), None)
+        if name is None:
+            raise
+        raise BadSliceError(f"it begins as a {name} file, but its header is damaged") from error
 
 
 @contextmanager

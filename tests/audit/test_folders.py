@@ -70,7 +70,7 @@ def test_scans_are_audited_like_pictures(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        (("a/1.png", "b/2.png", "3.png"), "outside the class folders a, b: 3.png"),
+        (("a/1.png", "b/2.png", "3.png"), 'outside the class folders a, b: "3.png"'),
         (("train/a/1.png", "train/b/2.png", "extra/3.png"), 'another folder with slices, "extra"'),
         (("only/1.png", "only/2.png"), "only one class"),
         ((), "no images"),

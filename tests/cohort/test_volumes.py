@@ -122,6 +122,30 @@ def test_patients_as_folders_are_not_taken_for_classes(tmp_path: Path) -> None:
     assert not [told for person in people for told in person.tells(4) if told in str(error.value)]
 
 
+def test_errors_about_folders_of_scans_name_no_patient(tmp_path: Path) -> None:
+    people = [Person(number) for number in range(3)]
+
+    def refusal(text: str, **options: Any) -> None:
+        with pytest.raises(LungCTError, match=text) as error:
+            load(tmp_path / "d", **options)
+        assert not [told for person in people for told in person.tells(2) if told.lower() in str(error.value).lower()]
+
+    for person in people:
+        person.dicom(tmp_path / "d" / "_".join(person.name.split("^")), 2)
+    refusal("named after patients")
+    rows = [(f"{'_'.join(people[0].name.split('^'))}/IM00.dcm", "clear")]
+    write_rows(tmp_path / "d" / "metadata.csv", ("file_name", "label"), rows)
+    refusal("5 images have no row")
+    (tmp_path / "d" / "metadata.csv").unlink()
+    people[1].dicom(tmp_path / "d" / "train" / "clear", 2)
+    refusal("another folder with slices, files whose names may tell")
+    shutil.rmtree(tmp_path / "d")
+    people[1].dicom(tmp_path / "d" / "clear", 2)
+    for path in people[2].dicom(tmp_path / "d", 2):
+        path.rename(path.with_name(f"{people[2].id}-{path.name}"))
+    refusal("2 images lie outside the class folders clear")
+
+
 # Groups from the header
 
 

@@ -18,7 +18,6 @@ from lungct_hf.evaluation import (
     decide,
     fit_abstain,
     fit_calibration,
-    fit_distance,
     fit_temperatures,
     fold_calibration,
     risk_coverage,
@@ -26,6 +25,7 @@ from lungct_hf.evaluation import (
 from lungct_hf.evaluation.calibration import TEMPERATURES
 from lungct_hf.evaluation.figures import figures
 from lungct_hf.evaluation.sample import softmax
+from lungct_hf.evaluation.source_guard import fit_sources
 
 BLOCKS = ((0, 1), (2,))
 
@@ -196,7 +196,7 @@ def calibration() -> Calibration:
         labels,
         groups,
         features=features_of(rng, labels),
-        training=(features_of(rng, training), training),
+        training=(features_of(rng, training), ["one"] * len(training)),
         classes=THREE,
     )
 
@@ -207,8 +207,8 @@ def test_features_unlike_training_are_refused_whatever_the_confidence(calibratio
     sure = 20.0 * np.eye(3)[labels]
     known = decide(calibration, THREE, sure, features_of(rng, labels))
     strange = decide(calibration, THREE, sure, features_of(rng, labels, shift=3.0))
-    assert np.mean([row.reason == "unlike-training-data" for row in known]) < 0.1
-    assert all(row.label is None and row.reason == "unlike-training-data" for row in strange)
+    assert np.mean([row.reason == "unlike-training-source" for row in known]) < 0.1
+    assert all(row.label is None and row.reason == "unlike-training-source" for row in strange)
     assert min(row.distance for row in strange) > 1.5 * np.median([row.distance for row in known])
 
 
@@ -220,7 +220,7 @@ def test_decisions_in_order_of_their_reasons(calibration: Calibration) -> None:
     logits = np.array([[0, 9.0, 0], [0.1, 0.2, 0.1], [0, 9, 0], [0, 9, 0]])
     rows = decide(calibration, THREE, logits, features)
     reasons = [row.reason for row in rows]
-    assert reasons == [None, "low-confidence", "unlike-training-data", "unlike-training-data"]
+    assert reasons == [None, "low-confidence", "unlike-training-source", "unlike-training-source"]
     assert rows[0].label == "benign" and sum(rows[0].probabilities.values()) == pytest.approx(1)
     broken = decide(calibration, THREE, np.array([[np.nan, 0, 0]]), features[:1])[0]
     assert broken.label is None and broken.reason == "not-finite" and broken.confidence == 0
@@ -263,9 +263,8 @@ def test_a_damaged_block_is_one_sentence(calibration: Calibration, damage: dict)
 
 
 def test_size_for_the_published_network() -> None:
-    rng = np.random.default_rng(0)
-    labels = np.arange(60) % 3
-    distance = fit_distance(rng.random((60, 1280)), labels, classes=THREE)
+    """MobileNetV2 1.0 has 32 channels at the guard's stage."""
+    distance = fit_sources(np.random.default_rng(0).random((60, 64)), ["one"] * 60)
     assert len(json.dumps(distance.to_json())) < 30_000
 
 

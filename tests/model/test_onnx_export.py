@@ -12,8 +12,9 @@ import torch
 from helpers import wake_up
 from lungct_hf.contract import ONNX_OUTPUTS
 from lungct_hf.errors import LungCTError, UsageError
+from lungct_hf.guard import STAGE
 from lungct_hf.model import build_network, onnx_export
-from lungct_hf.model.network import logits_and_features, logits_cam_features
+from lungct_hf.model.network import logits_and_features, network_outputs
 from lungct_hf.model.onnx_export import export_onnx, onnx_bytes
 from lungct_hf.slices.preprocess import Preprocessing
 
@@ -47,7 +48,7 @@ def test_the_file_gives_torchs_outputs_for_any_batch(
         inputs = PREPROCESSING.normalise(np.resize(squares, (count, SIZE, SIZE, 3)))
         found = session.run(list(ONNX_OUTPUTS), {"pixel_values": inputs})
         with torch.inference_mode():
-            expected = logits_cam_features(network, torch.from_numpy(inputs))
+            expected = network_outputs(network, torch.from_numpy(inputs))
         for ours, theirs in zip(found, expected, strict=True):
             assert ours.shape == tuple(theirs.shape) and np.abs(ours - theirs.numpy()).max() < 1e-4
 
@@ -67,10 +68,25 @@ def test_the_graph_is_plain_and_names_no_machine(network: torch.nn.Module) -> No
 def test_the_mean_of_the_map_is_the_logit(network: torch.nn.Module, squares: np.ndarray) -> None:
     inputs = torch.from_numpy(PREPROCESSING.normalise(squares))
     with torch.inference_mode():
-        logits, cam, features = logits_cam_features(network, inputs)
+        logits, cam, features, source = network_outputs(network, inputs)
         assert torch.allclose(cam.mean(dim=(2, 3)), logits, atol=1e-5)
-        for ours, theirs in zip((logits, features), logits_and_features(network, inputs), strict=True):
-            assert torch.equal(ours, theirs)
+        for output, measured in (("features", features), ("source", source)):
+            for ours, theirs in zip((logits, measured), logits_and_features(network, inputs, output), strict=True):
+                assert torch.equal(ours, theirs)
+
+
+def test_the_steps_are_timms_and_the_source_is_mean_and_scatter_of_the_stage(
+    network: torch.nn.Module, squares: np.ndarray
+) -> None:
+    inputs, seen = torch.from_numpy(PREPROCESSING.normalise(squares)), []
+    handle = network.blocks[STAGE - 1].register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    with torch.inference_mode():
+        logits, _, _, source = network_outputs(network, inputs)
+        assert torch.equal(logits, network(inputs))
+    handle.remove()
+    maps = seen[0].numpy()
+    expected = np.concatenate([maps.mean(axis=(2, 3)), maps.std(axis=(2, 3))], axis=1)
+    assert source.numpy() == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_network_in_training_stays_so_and_is_exported_without_dropout(squares: np.ndarray, tmp_path: Path) -> None:

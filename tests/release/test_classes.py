@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lungct_hf.classes import Classes
+from lungct_hf.decision import OperatingPoint
 from lungct_hf.errors import UsageError
 from lungct_hf.evaluation import read_predictions, write_predictions
+from lungct_hf.evaluation.operating import fit_operating
 from lungct_hf.files import write_json
 from lungct_hf.hub import ModelRepo
 from lungct_hf.known_sets import known_sets, phantoms
@@ -18,7 +22,7 @@ from lungct_hf.release.compare import compare, other_classes, rows
 from lungct_hf.release.evidence import read_evidence
 from lungct_hf.release.prepare import Prepared, prepare
 from lungct_hf.release.verify import verify
-from release_runs import write_run
+from release_runs import finish, write_run
 
 MANY = {"two": Classes(("absent", "present"), ("present",)), "four": known_sets()["chest-ct-kaggle"].classes}
 
@@ -90,3 +94,31 @@ def test_how_classes_differ() -> None:
     assert other_classes(a, Classes(("a", "b"))).endswith("(only one has c)")
     said = other_classes(a, Classes(("a", "d", "e")))
     assert "only one has b, c" in said and "only the other has d, e" in said
+
+
+def test_cuts_for_disease_must_be_those_of_the_validation_slices(tmp_path: Path) -> None:
+    model = write_run(tmp_path / "run", classes=MANY["four"], signal=1.5) / "model"
+    record = json.loads((model / "lungct.json").read_text())
+    table, labels, logits = read_predictions(model / "evaluation" / "predictions.parquet")
+    held_out = np.array(table["split"].to_pylist()) == "validation"
+    groups, calibration = np.array(table["group"].to_pylist()), ModelRepo(model).contract.calibration
+    assert calibration is not None
+    chances = calibration.probabilities(logits)[held_out]
+    points = fit_operating(chances, labels[held_out], groups[held_out], MANY["four"])
+
+    def false(operating: tuple[OperatingPoint, ...]) -> set[str]:
+        changed = replace(calibration, operating=operating).to_json()
+        write_json(model / "lungct.json", record | {"calibration": changed})
+        finish(model)
+        return {reason.code for reason in verify(str(model)).false}
+
+    assert len(points) == 4 and false(points) == set()
+    card = (model / "README.md").read_text()
+    block = json.loads((model / "evaluation" / "metrics.json").read_text())["operating"]["slices"]
+    for name, point in block["points"].items():
+        figure, _, share = name.partition("-")
+        shown = [f"{100 * point[side]['value']:.1f} % [" for side in ("sensitivity", "specificity")]
+        row = next(line for line in card.splitlines() if line.startswith(f"| cut for {share} % {figure}, by slice |"))
+        assert all(text in row for text in shown)
+    assert f"AUROC {block['auroc']['value']:.3f} [" in card and "roc_positive.png" not in card
+    assert false((replace(points[0], threshold=points[0].threshold / 3), *points[1:])) == {"calibration-mismatch"}

@@ -23,7 +23,6 @@ from lungct_hf.evaluation import write_predictions
 from lungct_hf.files import write_json
 from lungct_hf.hub import ModelRepo, author_text, write_card
 from lungct_hf.known_sets import schema_1_classes
-from lungct_hf.labels import LABELS, SCHEMA_1
 from lungct_hf.release.evidence import (
     card_reasons,
     eval_results_reasons,
@@ -122,9 +121,13 @@ def test_abstentions_must_be_what_the_rule_decides(published: Path) -> None:
     rows, record = pq.read_table(predictions).to_pylist(), json.loads(contract.read_text())
     for number, row in enumerate(rows):
         row["split"] = "validation" if number % 3 else "test"
-        row["logits"] = np.roll([4.0 if number % 4 else 0.1, 0, 0], LABELS.index(row["label"]) + (number % 7 == 1))
+        row["logits"] = np.roll(
+            [4.0 if number % 4 else 0.1, 0, 0], schema_1_classes().index(row["label"]) + (number % 7 == 1)
+        )
     rule = AbstainRule(min_confidence=0.7)
-    decided = decide(Calibration(folded=True, abstain=rule), SCHEMA_1, np.array([row["logits"] for row in rows]))
+    decided = decide(
+        Calibration(folded=True, abstain=rule), schema_1_classes(), np.array([row["logits"] for row in rows])
+    )
     held_out = [(row, one) for row, one in zip(rows, decided, strict=True) if row["split"] == "validation"]
     answered = [(row, one) for row, one in held_out if one.label]
     wrong = sum(row["label"] != one.label for row, one in answered)

@@ -13,7 +13,8 @@ from helpers import draw_slice, wake_up
 from lungct_hf import LungCTClassifier
 from lungct_hf.classes import Classes
 from lungct_hf.contract import Contract
-from lungct_hf.decision import AbstainRule, Calibration, FeatureDistance
+from lungct_hf.decision import AbstainRule, Calibration
+from lungct_hf.evaluation.source_guard import fit_sources
 from lungct_hf.known_sets import phantoms, schema_1_classes
 from lungct_hf.model import build_network
 from lungct_hf.model.network import logits_and_features
@@ -48,9 +49,7 @@ def write_model(folder: Path, *, size: int = SIZE, classes: Classes | None = Non
             values.numpy().astype(np.float64)
             for values in logits_and_features(network, torch.from_numpy(preprocessing.normalise(squares)))
         )
-    distance = FeatureDistance(
-        np.stack([features[k::count].mean(axis=0) for k in range(count)]), features.std(axis=0) + 1e-3
-    )
+    distance = fit_sources(features, ["drawn"] * len(features))
     scale = float(np.abs(logits - logits.mean(axis=1, keepdims=True)).max())
     with torch.no_grad():  # as if the temperature were folded in
         network.classifier.weight.div_(scale / 2)

@@ -130,12 +130,12 @@ def test_evidence_goes_along_only_with_the_weights_it_is_about(model_dir: Path, 
 
 
 def _calibrated(folder: Path) -> LungCTClassifier:
-    """A classifier whose rule refuses whatever is unlike a grey square."""
+    """A classifier whose rule, of the kind that models of schema 1 have, refuses whatever is unlike a grey square."""
     classifier = LungCTClassifier.create(schema_1_classes(), "mobilenetv2_035", Preprocessing(size=64))
     wake_up(classifier.network, 64)
     inputs = torch.from_numpy(classifier.preprocessing(Image.new("RGB", (64, 64), (90, 90, 90)))[None])
     with torch.inference_mode():
-        features = logits_and_features(classifier.network, inputs)[1].numpy().astype(np.float64)
+        features = logits_and_features(classifier.network, inputs, "features")[1].numpy().astype(np.float64)
     distance = FeatureDistance(np.repeat(features, 3, axis=0).astype(np.float32).astype(np.float64), np.ones(1280))
     rule = AbstainRule(min_confidence=0.0, max_distance=1e-3, distance=distance)
     calibration = Calibration(temperature=2.0, folded=True, abstain=rule, fitted_on={"slices": 9, "groups": 3})

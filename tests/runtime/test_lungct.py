@@ -21,10 +21,12 @@ from lungct_hf import LungCT, LungCTClassifier, LungCTError, Prediction
 from lungct_hf.classes import Classes
 from lungct_hf.errors import UsageError
 from lungct_hf.evaluation import Sample
+from lungct_hf.guard import UNLIKE_SOURCE
 from lungct_hf.known_sets import schema_1_classes
 from lungct_hf.runtime import lungct as module
 from lungct_hf.runtime.prediction import activation_map, columns
 from lungct_hf.slices.frame import Frame
+from lungct_hf.slices.phantom import draw_phantom
 from lungct_hf.slices.report import InputReport
 from lungct_hf.slices.window import LUNG_WINDOW, Window
 from small_model import TWENTY, TWO, WIDE, drawn_slices, write_model, write_model_for
@@ -244,7 +246,7 @@ def test_a_batch_changes_nothing(model: LungCT, slices: list[Path]) -> None:
 def test_no_squares_and_squares_of_another_shape(model: LungCT, model_dir: Path) -> None:
     for found in (model, LungCT.from_pretrained(model_dir, backend="torch")):
         logits, features, cam = found.predict_images(np.zeros((0, 64, 64, 3), np.uint8))
-        assert (logits.shape, features.shape, cam.shape) == ((0, 3), (0, 1280), (0, 3, 2, 2))
+        assert (logits.shape, features.shape, cam.shape) == ((0, 3), (0, 32), (0, 3, 2, 2))
         assert found.decide(logits, features) == []
     for wrong in (np.zeros((2, 32, 32, 3), np.uint8), np.zeros((2, 64, 64, 3), np.float32), np.zeros((64, 64, 3))):
         with pytest.raises(UsageError, match="64, 64, 3"):
@@ -282,8 +284,32 @@ def test_a_study_is_ordered_and_pooled(model: LungCT, tmp_path: Path) -> None:
     pooled = replace(case, groups=np.array(["one case"] * 3)).cases().probabilities
     assert list(study.probabilities.values()) == pytest.approx(pooled[0].tolist())  # as the figures pool
     assert study.used == 3 and study.series == 1 and study.confidence == pytest.approx(mean.max())
-    assert study.decision in (*model.labels, "abstain") and (study.label is None) == (study.reason is not None)
+    # phantoms are no drawn discs, which is what the model learned from: it answers because it must
+    assert study.label in model.labels and study.reason == UNLIKE_SOURCE and all(row.forced for row in study.slices)
     assert len(json.loads(json.dumps(study.to_json(), allow_nan=False))["slices"]) == 3
+
+
+def test_a_study_from_elsewhere_is_not_answered_and_copies_do_not_vote(
+    model: LungCT, slices: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = model.predict(slices, force=True)
+    near = [row for row in rows if row.reason != UNLIKE_SOURCE][:3]
+    far = [replace(row, decision="abstain", reason=UNLIKE_SOURCE, forced=False) for row in near]
+    far = [replace(row, pixels=f"{number:016x}") for number, row in enumerate(far)]
+    alone, mostly, few = model.study(near), model.study([*near, *far[:2]]), model.study([near[0], *far])
+    assert mostly.used == alone.used == len(near) and mostly.probabilities == alone.probabilities
+    assert (few.decision, few.reason) == ("abstain", UNLIKE_SOURCE) and few.label is None
+    copied = model.study([*near, *[near[0]] * 19])
+    assert (copied.decision, copied.probabilities, copied.used) == (alone.decision, alone.probabilities, alone.used)
+
+
+def test_a_slice_from_elsewhere_is_answered_only_by_force(model: LungCT) -> None:
+    phantom = draw_phantom("normal", 0, 0.0)
+    (plain,), (forced,) = model.predict(phantom), model.predict(phantom, force=True)
+    if plain.decision != "refused":  # the input check may know it as well
+        assert (plain.decision, plain.reason, plain.forced) == ("abstain", UNLIKE_SOURCE, False)
+    assert forced.label in model.labels and forced.forced and forced.reason == UNLIKE_SOURCE
+    assert forced.label == max(forced.probabilities, key=forced.probabilities.get)
 
 
 def test_a_study_without_a_slice_says_so(model: LungCT, tmp_path: Path) -> None:

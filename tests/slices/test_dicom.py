@@ -290,6 +290,29 @@ def test_sizes_inside_jpeg_streams() -> None:
     assert codestream_size(b"") is None and codestream_size(b"\xff\xd8" + b"\xff" * 50) is None
 
 
+def test_a_header_that_says_no_ct_is_the_reason_also_where_pixels_cannot_be_decoded() -> None:
+    dataset = ct_dataset(phantom_hu(), Modality="MR", SOPClassUID="1.2.840.10008.5.1.4.1.1.4")
+    dataset.PixelData = dataset.PixelData[:1000]
+    assert reason(dicom_bytes(dataset)) == "not-ct"
+    dataset.Modality, dataset.SOPClassUID = "CT", "1.2.840.10008.5.1.4.1.1.2"
+    assert reason(dicom_bytes(dataset)) == "truncated"
+
+
+@pytest.mark.parametrize("unit", ["ED", "EDW", "Z_EFF", "MGML"])
+def test_values_in_another_unit_than_hu_are_refused(unit: str) -> None:
+    assert only(ct_dataset(phantom_hu(), RescaleType=unit)).report.codes == ("not-hu",)
+
+
+def test_an_unspecified_unit_is_a_warning() -> None:
+    report = only(ct_dataset(phantom_hu(), RescaleType="US")).report
+    assert report.codes == () and "unit-unknown" in report.warnings
+    assert "unit-unknown" not in only(ct_dataset(phantom_hu(), RescaleType="HU")).report.warnings
+
+
+def test_packed_pixels_are_of_a_kind_that_is_not_read() -> None:
+    assert reason(dicom_bytes(ct_dataset(phantom_hu(), BitsAllocated=12, BitsStored=12, HighBit=11))) == "unsupported"
+
+
 def test_pydicoms_own_files_never_raise() -> None:
     spec = importlib.util.find_spec("pydicom")
     assert spec is not None and spec.origin is not None
@@ -301,7 +324,7 @@ def test_pydicoms_own_files_never_raise() -> None:
         rows = list(open_slices(path))
         assert rows, path.name
         for row in rows:
-            assert isinstance(row, Frame) or row.reason in UNREADABLE
+            assert isinstance(row, Frame) or row.reason in (*UNREADABLE, "not-ct")
     small = only(folder / "CT_small.dcm")
     values = pydicom.dcmread(folder / "CT_small.dcm")
     expected = LUNG_WINDOW.apply(values.pixel_array * float(values.RescaleSlope) + float(values.RescaleIntercept))

@@ -142,7 +142,8 @@ def test_other_types_are_a_usage_error() -> None:
         (b"hello world" * 100, "not-an-image"),
         (b"%PDF-1.7" + b" " * 600, "unsupported"),
         (b"GIF89a" + b"\0" * 600, "unsupported"),
-        (b"\x89PNG\r\n\x1a\n", "not-an-image"),
+        (b"\x89PNG\r\n\x1a\n", "damaged"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 600, "damaged"),
         (b"\0" * 5000, "not-an-image"),
     ],
 )

@@ -13,6 +13,7 @@ from PIL import Image
 from evaluation.simulated import rows
 from hub_server import HubServer
 from lungct_hf import LungCT
+from lungct_hf.classes import Classes
 from lungct_hf.evaluation.plots import write_plots
 from lungct_hf.evaluation.predictions import write_predictions
 from lungct_hf.evaluation.report import evaluate_predictions
@@ -32,9 +33,10 @@ def png(picture: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def write_published(folder: Path) -> Path:
+def write_published(folder: Path, classes: Classes | None = None) -> Path:
     """`write_model` that answers on some phantoms and abstains on others."""
-    write_model(folder)
+    classes = classes or schema_1_classes()
+    write_model(folder, classes=classes)
     record = json.loads((folder / "lungct.json").read_text())
     record["calibration"]["abstain"] |= {"min_confidence": 0.5, "max_distance": 2.0}
     record["provenance"] = {
@@ -42,18 +44,19 @@ def write_published(folder: Path) -> Path:
         "data": {"kind": "phantom", "source": "/home/someone/phantoms", "slices": 45, "groups": 15},
     }
     (folder / "lungct.json").write_text(json.dumps(record))
-    write_evidence(folder)
+    write_evidence(folder, classes)
     write_canaries(folder)
     return folder
 
 
-def write_evidence(folder: Path) -> None:
+def write_evidence(folder: Path, classes: Classes) -> None:
     """evaluation/ as training writes it, from simulated predictions under two protocols."""
     rng, evaluation = np.random.default_rng(0), folder / "evaluation"
     evaluation.mkdir()
-    table = rows(rng, protocol="linked", nearest_neighbour="normal", ring_nearest_neighbour="benign")
-    table += rows(rng, protocol="image", signal=4.0, nearest_neighbour="normal", ring_nearest_neighbour="benign")
-    write_predictions(evaluation / "predictions.parquet", table, schema_1_classes())
+    guesses = {"nearest_neighbour": classes[0], "ring_nearest_neighbour": classes[1]}
+    table = rows(rng, protocol="linked", classes=classes, **guesses)
+    table += rows(rng, protocol="image", signal=4.0, classes=classes, **guesses)
+    write_predictions(evaluation / "predictions.parquet", table, classes)
     split = {"protocol": "linked", "grouping": "linked", "hash": "ab" * 32, "groups_crossing": 0}
     report = evaluate_predictions(evaluation / "predictions.parquet", split=split, replicates=50)
     (evaluation / "metrics.json").write_text(json.dumps(report.metrics))

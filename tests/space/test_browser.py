@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,9 +21,11 @@ from PIL import Image
 
 from hub_server import HubServer
 from lungct_hf import LungCT
+from lungct_hf.classes import Classes
 from lungct_hf.known_sets import schema_1_classes
-from published import put
-from space_server import APP, Server
+from published import put, write_published
+from runtime.small_model import TWO
+from space_server import APP, LUNGCT, Server
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 NOTICE = "Research only. Not a medical device. Never use it for a diagnosis."
@@ -84,13 +87,12 @@ def browser() -> Iterator[playwright_api.Browser]:
 SIZES = {"wide-light": (1200, 800), "phone-dark": (360, 740), "zoomed-light": (600, 400)}  # 1200 x 800 at 200 %
 
 
-@pytest.fixture(params=SIZES)
-def visit(request: pytest.FixtureRequest, browser: playwright_api.Browser, server: Server) -> Iterator[Visit]:
-    width, height = SIZES[request.param]
-    context = browser.new_context(
-        viewport={"width": width, "height": height}, color_scheme=request.param.rpartition("-")[2]
-    )
-    seen = Visit(context.new_page(), request.param)
+@contextmanager
+def visiting(browser: playwright_api.Browser, server: Server, size: str) -> Iterator[Visit]:
+    """A visitor with a screen of this size. Afterwards: no error was met and nobody else was asked for anything."""
+    width, height = SIZES[size]
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=size.rpartition("-")[2])
+    seen = Visit(context.new_page(), size)
     seen.page.set_default_timeout(60_000)
     seen.page.on("console", lambda line: line.type == "error" and seen.errors.append(line.text))
     seen.page.on("pageerror", lambda error: seen.errors.append(str(error)))
@@ -101,6 +103,12 @@ def visit(request: pytest.FixtureRequest, browser: playwright_api.Browser, serve
     assert seen.errors == []
     assert seen.hosts - {"127.0.0.1", "data", "blob"} == set(), "nothing may come from another host"
     context.close()
+
+
+@pytest.fixture(params=SIZES)
+def visit(request: pytest.FixtureRequest, browser: playwright_api.Browser, server: Server) -> Iterator[Visit]:
+    with visiting(browser, server, request.param) as seen:
+        yield seen
 
 
 def shown(page: playwright_api.Page) -> dict[str, str]:
@@ -216,6 +224,56 @@ def test_the_model_tab_shows_the_grouped_figure_with_its_interval_first(visit: V
     assert plots.count() >= 4 and all(plot.get_attribute("alt") for plot in plots.all())
     visit.picture("model")
     visit.check()
+
+
+LONG = Classes(
+    tuple(f"squamous cell carcinoma of the left lower lobe, stage {number} <b>" for number in range(20)),
+    tuple(f"squamous cell carcinoma of the left lower lobe, stage {number} <b>" for number in range(3, 20)),
+)
+
+
+@pytest.mark.parametrize(
+    ("classes", "sizes"),
+    [(TWO, ["phone-dark"]), pytest.param(LONG, list(SIZES), marks=pytest.mark.slow)],
+    ids=["two", "twenty"],
+)
+def test_a_model_of_any_number_of_classes_is_shown(
+    browser: playwright_api.Browser,
+    serving,
+    slices: dict[str, Path],
+    tmp_path: Path,
+    classes: Classes,
+    sizes: list[str],
+) -> None:
+    model = write_published(tmp_path / "model", classes)
+    answers = LungCT.from_pretrained(model)
+    with serving([*LUNGCT, "demo", str(model)]) as server:
+        for size in sizes:
+            with visiting(browser, server, size) as visit:
+                page = visit.page
+                choose(page, "#slice-file", slices["slice.dcm"])
+                (one,) = answers.predict(slices["slice.dcm"])
+                if len(classes) > 8:
+                    page.locator("summary", has_text="12 classes that are less probable").click()
+                assert shown(page) == {name: f"{chance:.1%}" for name, chance in one.probabilities.items()}
+                most = max(one.probabilities, key=lambda name: one.probabilities[name])
+                assert page.locator("#result .lc-bars li", has_text="highest").locator(".lc-name").inner_text() == most
+                visit.check()
+                visit.picture(f"slice-{len(classes)}")
+                page.get_by_role("tab", name="Study").click()
+                choose(page, "#study-files", slices["study.zip"])
+                page.locator(".lc-thumb").first.wait_for()
+                visit.check()
+                visit.picture(f"study-{len(classes)}")
+                page.get_by_role("tab", name="Model").click()
+                page.locator("#model dl").wait_for()
+                visit.picture(f"model-{len(classes)}")
+                text = page.locator("#model").inner_text()
+                assert all(name in text for name in classes) and text.count("counts as disease") == len(
+                    classes.positive
+                )
+                assert ("Macro AUROC" in text) == (len(classes) > 2)
+                visit.check()
 
 
 def test_the_keyboard_is_enough(visit: Visit, run_dir: Path, slices: dict[str, Path]) -> None:

@@ -100,7 +100,7 @@ def test_weights_that_were_changed_leave_their_onnx_file_behind(copy: Path, tmp_
 def test_a_wrong_call_is_one_sentence(copy: Path, data: Path, tmp_path: Path) -> None:
     for flags, code, sentence in (
         ((copy,), 2, "--data"),
-        ((tmp_path / "nowhere", "--data", data), 2, "not a model"),
+        ((tmp_path / "nowhere", "--data", data), 2, "There is no directory"),
         ((copy, "--data", tmp_path / "nothing"), None, "nothing"),
         ((copy, "--data", data, "--on-bad-file", "eat"), 2, "refuse or skip"),
     ):
