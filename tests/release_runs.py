@@ -16,12 +16,14 @@ from lungct_hf import LungCTClassifier
 from lungct_hf.classes import Classes
 from lungct_hf.cohort import Split
 from lungct_hf.contract import Contract
-from lungct_hf.decision import Calibration
+from lungct_hf.decision import AbstainRule, Calibration
 from lungct_hf.evaluation import evaluate_predictions, write_predictions
+from lungct_hf.evaluation.source_guard import fit_sources
 from lungct_hf.files import write_json
 from lungct_hf.hub import ModelRepo, write_card, write_eval_results
 from lungct_hf.known_sets import schema_1_classes
 from lungct_hf.model import build_network
+from lungct_hf.model.network import logits_and_features
 from lungct_hf.model.onnx_export import export_onnx
 from lungct_hf.slices.preprocess import Preprocessing
 
@@ -47,8 +49,7 @@ def write_run(
     model = run / "model"
     (model / "evaluation").mkdir(parents=True)
     split = make_split(classes)
-    calibration = Calibration(temperature=1.0, folded=True, fitted_on={"groups": 45, "slices": 90})
-    contract = write_network(model, classes, seed, calibration)
+    contract, calibration = write_network(model, classes, seed)
     write_evidence(model, split, calibration, seed, signal, scale)
     provenance = {
         "package_version": "0.1.0",
@@ -114,18 +115,27 @@ def make_split(classes: Classes) -> Split:
     )
 
 
-def write_network(model: Path, classes: Classes, seed: int, calibration: Calibration) -> dict[str, Any]:
-    """Weights, config.json and ONNX file; gives what lungct.json has to say about them."""
+def write_network(model: Path, classes: Classes, seed: int) -> tuple[dict[str, Any], Calibration]:
+    """Weights, config.json and ONNX file; gives what lungct.json has to say about them.
+
+    The guard knows the drawn slices, and its rule answers everything that anybody could draw.
+    """
     torch.manual_seed(seed)
     preprocessing = Preprocessing(size=SIZE)
     network = wake_up(build_network(ARCHITECTURE, len(classes)), SIZE)
     torch.nn.init.normal_(network.classifier.weight, std=0.05)
     rng = np.random.default_rng(seed)
-    pictures = [Image.fromarray(draw_slice(number % 3, rng)).convert("RGB") for number in range(6)]
-    record = export_onnx(network, preprocessing, preprocessing.squares(pictures), model)
+    pictures = [Image.fromarray(draw_slice(number % 3, rng)).convert("RGB") for number in range(9)]
+    squares = preprocessing.squares(pictures)
+    with torch.inference_mode():
+        seen = logits_and_features(network, torch.from_numpy(preprocessing.normalise(squares)))[1].numpy()
+    rule = AbstainRule(min_confidence=0.0, max_distance=1e6, distance=fit_sources(seen, ["clinic"] * len(seen)))
+    fitted = {"groups": 45, "slices": 90}
+    calibration = Calibration(temperature=1.0, folded=True, abstain=rule, fitted_on=fitted)
+    record = export_onnx(network, preprocessing, squares, model)
     contract = Contract(ARCHITECTURE, classes, preprocessing, calibration=calibration, onnx=record)
     LungCTClassifier(network, contract).save_pretrained(model)
-    return contract.lungct()
+    return contract.lungct(), calibration
 
 
 def write_evidence(
@@ -145,6 +155,8 @@ def write_evidence(
             "label": classes[split.labels[i]],
             "logits": (scale * logits).tolist(),
             "raw_logits": (scale * logits).tolist(),
+            "distance": 1.0,
+            "abstained": "",
         }
         if row["split"] == "test":
             guesses = np.random.default_rng([7, i]).integers(0, len(classes), 2).tolist()

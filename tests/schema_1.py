@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from lungct_hf.contract import ONNX_FILE
 from lungct_hf.files import write_json
 
 LABELS = ("normal", "benign", "malignant")
@@ -16,10 +18,14 @@ LABELS = ("normal", "benign", "malignant")
 def as_schema_1(model: Path) -> Path:
     """Rewrite the files of a model directory of these three classes; card and figures are left to `finish`.
 
-    Weights, ONNX file, config.json and split.csv were the same then.
+    Weights, config.json and split.csv were the same then. There was no guard that sees the source: the ONNX file had
+    no output for it, and a run like this no rule to abstain.
     """
     path = model / "lungct.json"
-    write_json(path, lungct_of_schema_1(json.loads(path.read_text())))
+    lungct = json.loads(path.read_text())
+    lungct["calibration"]["abstain"] = None
+    lungct["onnx"] |= _without_source(model / ONNX_FILE)
+    write_json(path, lungct_of_schema_1(lungct))
     _predictions(model / "evaluation" / "predictions.parquet", json.loads(path.read_text())["calibration"])
     return model
 
@@ -36,6 +42,20 @@ def lungct_of_schema_1(lungct: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _without_source(path: Path) -> dict[str, Any]:
+    """Take the output `source` out of an ONNX file; what its record says then."""
+    import onnx
+
+    model = onnx.load_model_from_string(path.read_bytes())
+    kept = [output for output in model.graph.output if output.name != "source"]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+    content = model.SerializeToString()
+    path.write_bytes(content)
+    outputs = [output.name for output in kept]
+    return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), "outputs": outputs}
+
+
 def _predictions(path: Path, calibration: dict[str, Any]) -> None:
     """No classes beside the rows, and the temperatures in place of the logits from before calibration."""
     import numpy as np
@@ -43,7 +63,7 @@ def _predictions(path: Path, calibration: dict[str, Any]) -> None:
 
     table = pq.read_table(path)
     place = table.column_names.index("raw_logits")
-    table = table.drop_columns(["raw_logits"]).replace_schema_metadata(None)
+    table = table.drop_columns(["raw_logits", "distance", "abstained"]).replace_schema_metadata(None)
     for offset, name in enumerate(("temperature", "benign_temperature")):
         values = np.full(len(table), calibration[name], np.float32)
         table = table.add_column(place + offset, name, pa.array(values))

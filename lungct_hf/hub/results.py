@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..guard import KIND as SOURCE_KIND
 from .wording import COLUMNS, NOT_RECORDED, Facts, listed, percent, plain, ratio
 
 # Models of schema 1 had three classes and a temperature for telling the first two apart; they do not say so.
@@ -221,7 +222,9 @@ def points(interval: Facts) -> str:
 def _rule_sentences(rule: Facts, test: Facts) -> list[str]:
     distance = rule.get("max_distance")
     target = f"at most {percent(rule['target_error'])} wrong among the answers"
-    far = "" if distance is None else f" and whose distance from the training slices is at most {distance:.3g}"
+    of_source = (rule.get("distance") or {}).get("kind") == SOURCE_KIND
+    what = "training sources (how such slices are made, not what they show)" if of_source else "training slices"
+    far = "" if distance is None else f" and whose distance from the {what} is at most {distance:.3g}"
     said = [
         f"`decide` answers only slices whose highest probability is at least {percent(rule['min_confidence'])}{far}.",
         f"Target: {target}. On the validation groups this was {'met' if rule.get('target_met') else '**not met**'}.",

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..classes import Classes
 from ..errors import LungCTError, UsageError
+from ..guard import SourceDistance
 from ..hub.model_repo import WEIGHTS, ModelRepo
 from .canaries import TOLERANCE, Canaries, read_canaries
 from .compare import Comparison, compare, other_classes
@@ -32,7 +33,7 @@ def judge(prepared: Prepared, version: Version, remote: Remote, last: Last | Non
     """(reasons to refuse, notes on what was compared with what) for publishing `prepared` as `version`."""
     notes: list[str] = []
     reasons = [*_versions(version, remote), *prepared.reasons, *_init(prepared.evidence)]
-    reasons += _shortcuts(prepared.evidence)
+    reasons += [*_shortcuts(prepared.evidence), *_guard(prepared.evidence)]
     if last is None:
         notes.append("There is no earlier version to compare with.")
         return reasons, notes
@@ -51,6 +52,14 @@ def judge(prepared: Prepared, version: Version, remote: Remote, last: Last | Non
         reasons.append(Reason("regression", f"it cannot be compared with {last.tag}: {error}"))
     reasons += _canary(prepared, last, notes)
     return reasons, notes
+
+
+def _guard(evidence: Evidence) -> Iterator[Reason]:
+    calibration = evidence.repo.contract.calibration
+    rule = calibration.abstain if calibration else None
+    if rule is None or not isinstance(rule.distance, SourceDistance):
+        why = f" ({calibration.not_fitted})" if calibration and calibration.not_fitted else ""
+        yield Reason("no-guard", f"lungct.json has no distance from the training sources to abstain by{why}")
 
 
 def _versions(version: Version, remote: Remote) -> Iterator[Reason]:

@@ -17,6 +17,7 @@ CODES = {
     "classes-changed": "the classes, or their order, are not those of the last version",
     "regression": "the grouped score is worse than the last version's, beyond its interval",
     "calibration-worse": "the calibration error is worse than the last version's, beyond its interval, or it was lost",
+    "no-guard": "the model has no source guard, so it would answer for slices from any hospital, scanner or window",
     "shortcut-probe": "what sees only the outer ring of the slice does as well, or better than chance",
     "canary-changed": "the same weights give a canary another answer than the last version",
     "loader-mismatch": "two ways of loading the model disagree on a canary",

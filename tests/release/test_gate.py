@@ -17,7 +17,7 @@ import pytest
 
 from lungct_hf.classes import Classes
 from lungct_hf.cohort import Split
-from lungct_hf.decision import AbstainRule, Calibration
+from lungct_hf.decision import Calibration
 from lungct_hf.errors import RefusedError, UsageError
 from lungct_hf.evaluation import write_predictions
 from lungct_hf.files import write_json
@@ -151,13 +151,25 @@ def test_a_calibration_that_could_not_be_fitted_is_lost(run_dir: Path, clean: Pr
 
 
 def test_a_rule_for_abstaining_that_was_lost_is_worse(run_dir: Path, clean: Prepared, sealed: Path) -> None:
-    old = Path(shutil.copytree(sealed, run_dir.parent / "last"))
-    rule = AbstainRule(min_confidence=0.5).to_json()
-    edit(old / "lungct.json", lambda record: record["calibration"].update(abstain=rule))
-    assert codes(inspected(run_dir, clean), V2, last=Last("v1.0.0", "a" * 40, ModelRepo(old))) == {"calibration-worse"}
-    edit(run_dir / "model" / "lungct.json", lambda record: record["calibration"].update(abstain=rule))
-    made = inspected(run_dir, clean)
-    assert "calibration-worse" not in codes(made, V2, last=Last("v1.0.0", "a" * 40, ModelRepo(old)))
+    last = Last("v1.0.0", "a" * 40, ModelRepo(sealed))
+    assert "calibration-worse" not in codes(inspected(run_dir, clean), V2, last=last)
+    edit(run_dir / "model" / "lungct.json", lambda record: record["calibration"].update(abstain=None))
+    predictions = run_dir / "model" / "evaluation" / "predictions.parquet"
+    pq.write_table(pq.read_table(predictions).drop_columns(["distance", "abstained"]), predictions)
+    finish(run_dir / "model")
+    assert codes(inspected(run_dir, clean), V2, last=last) == {"calibration-worse", "no-guard"}
+
+
+def test_a_model_must_know_its_source(run_dir: Path, clean: Prepared) -> None:
+    """A rule that only looks at the confidence answers for any hospital."""
+    assert "no-guard" not in codes(inspected(run_dir, clean))
+
+    def blind(record: dict[str, Any]) -> None:
+        record["calibration"]["abstain"] |= {"distance": None, "max_distance": None}
+
+    edit(run_dir / "model" / "lungct.json", blind)
+    finish(run_dir / "model")
+    assert codes(inspected(run_dir, clean)) == {"no-guard"}
 
 
 @pytest.mark.parametrize("spoil", ["ring knows", "ring alone knows", "not stored"])

@@ -61,7 +61,8 @@ def test_it_answers_as_the_same_weights_do_today(old: Path, clean_run: Path) -> 
 
 def test_it_can_be_released_and_followed(old: Path, clean_run: Path, tmp_path: Path) -> None:
     prepared = prepare(old, tmp_path / "old")
-    assert not judge(prepared, Version.parse("1.0.0"), Remote("alice/lung"), None)[0]
+    refused = judge(prepared, Version.parse("1.0.0"), Remote("alice/lung"), None)[0]
+    assert [reason.code for reason in refused] == ["no-guard"]  # which is why there is one now
     assert not verify(str(prepared.folder)).false
     new = prepare(clean_run, tmp_path / "new")
     last = Last("v1.0.0", "a" * 40, ModelRepo(prepared.folder))
