@@ -205,11 +205,13 @@ def _show(
     """The tables; 80 columns are enough for them."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     from ..evaluation import tables
 
     def show(title: str, rows: list[tuple[str, ...]], *columns: str) -> None:
-        table = Table(*columns, title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+        console.print(Text(title, "bold"))  # a title of the table would be broken to its width
+        table = Table(*columns, box=box.SIMPLE_HEAD)
         table.pad_edge, table.padding = False, (0, 1, 0, 0)
         for row in rows:
             table.add_row(*row)

@@ -262,7 +262,10 @@ def test_a_changed_figure_is_found(workplace: Path, tmp_path: Path) -> None:
     metrics = evaluate_predictions(table, split={"protocol": "image"}, replicates=200).metrics
     metrics["test"]["balanced_accuracy"] += 0.05
     write_json(evaluation / "metrics.json", metrics)
-    (tmp_path / "model" / "config.json").write_text("{}")
+    whole = workplace / "runs" / "tiny" / "model"
+    shutil.copy(whole / "config.json", tmp_path / "model")
+    lungct = json.loads((whole / "lungct.json").read_text())
+    write_json(tmp_path / "model" / "lungct.json", {k: v for k, v in lungct.items() if k != "calibration"})
     done = command("--model", tmp_path / "model", *QUICK)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert re.search(r"do not follow from its predictions: test\.balanced_accuracy is stored as", done.stderr)

@@ -63,7 +63,7 @@ def test_every_slice_is_tested_once_per_seed_with_baselines_beside_it(finished: 
         named = np.array(table[name].to_pylist()) == np.array(table["label"].to_pylist())
         assert metrics["baselines"][name]["accuracy"] == pytest.approx(named.mean())
         assert metrics["baselines"][name]["intervals"]["balanced_accuracy"]["low"] is not None
-    assert len(list((folder / "evaluation").glob("*.png"))) == 6
+    assert len(list((folder / "evaluation").glob("*.png"))) == 7
     calibration = LungCTClassifier.from_pretrained(folder / "model").contract.calibration
     predictions = folder / "evaluation" / "predictions.parquet"
     again = evaluate_predictions(predictions, split=metrics["split"], calibration=calibration).metrics

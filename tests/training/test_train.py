@@ -152,7 +152,7 @@ def test_the_card_has_metadata_and_the_grouped_result(finished: tuple[Path, str]
     assert "not a medical device" in text.lower() and "init: random" in text
     assert metrics["split"]["hash"] in text and "outer ring only" in text and "abstain" in text
     pictures = re.findall(r"!\[[^]]+\]\((.+?)\)", text)
-    assert len(pictures) == 6 and all((finished[0] / "model" / name).is_file() for name in pictures)
+    assert len(pictures) == 7 and all((finished[0] / "model" / name).is_file() for name in pictures)
 
 
 def test_logs_are_csv_and_tensorboard(finished: tuple[Path, str]) -> None:
