@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..classes import Classes
+from ..known_sets import KnownSet
 from ..slices.preprocess import Preprocessing
 from ..slices.report import InputReport
 from ..slices.window import Window
@@ -56,7 +57,8 @@ class Cohort:
     fit into memory.
 
     `window` turned HU into grey. `reports` has the input report of each slice, `left_out` how many slices or files
-    were left out by reason, `bad_files` what could not be read, `notes` what a reader should know of the data.
+    were left out by reason, `bad_files` what could not be read, `notes` what a reader should know of the data,
+    `known_set` the set of known_sets.toml that the data are, as far as their names tell.
     """
 
     kind: str
@@ -83,6 +85,7 @@ class Cohort:
     left_out: Mapping[str, int] = field(default_factory=dict)
     bad_files: tuple[BadFile, ...] = ()
     notes: tuple[str, ...] = ()
+    known_set: KnownSet | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ..classes import Classes
 from ..errors import LungCTError, UsageError, require
+from ..known_sets import set_of_folders, set_of_source
 from ..slices.frame import Frame, Unreadable
 from ..slices.kind import HEAD, sniff
 from ..slices.order import Item
@@ -196,6 +197,7 @@ def load_cohort(
         left_out=dict(left_out.most_common()),
         bad_files=tuple(bad),
         notes=(*listing.notes, *mapped.notes),
+        known_set=set_of_folders(mapped.of) or set_of_source(listing.source),
     )
     cohort = _grouped(cohort, listing, kept, pseudonyms, rule, column, cuts, from_header, progress)
     return replace(cohort, notes=(*cohort.notes, *notes_on(cohort)))

@@ -26,7 +26,6 @@ from ..evaluation.plots import write_plots
 from ..evaluation.predict import baselines_of
 from ..evaluation.source_guard import fit_sources
 from ..files import write_json
-from ..known_sets import set_of_source
 from .inference import predict_with_features
 
 if TYPE_CHECKING:
@@ -113,8 +112,7 @@ def held_out(network: nn.Module, slices: Slices, split: Split, accelerator: Acce
 
 def sources_of(cohort: Cohort) -> np.ndarray:
     """str (N,): for each slice the name of the data it is from, safe to publish, for the source guard."""
-    known = set_of_source(cohort.source)
-    return np.full(len(cohort), known.title if known else cohort.source)
+    return np.full(len(cohort), cohort.known_set.title if cohort.known_set else cohort.source)
 
 
 def calibrate(split: Split, found: HeldOut, training: tuple[np.ndarray, np.ndarray]) -> Calibration:

@@ -18,7 +18,6 @@ from ..cohort import Cohort, Split
 from ..contract import Contract
 from ..decision import Calibration
 from ..files import folder_in_one_step
-from ..known_sets import set_of_source
 from ..runtime.classifier import LungCTClassifier
 from .evidence import Answers, fold_into, write_evidence
 from .onnx_files import try_export
@@ -44,11 +43,10 @@ def split_record(split: Split) -> dict[str, Any]:
 
 def data_record(cohort: Cohort, kind: str) -> dict[str, Any]:
     """The entry for lungct.json that says which slices were used, without naming a folder of the author's."""
-    known = set_of_source(cohort.source)
     return {
         "kind": kind,
         "source": cohort.source,
-        **({"known_set": known.name} if known else {}),
+        **({"known_set": cohort.known_set.name} if cohort.known_set else {}),
         "fingerprint": cohort.fingerprint(),
         "slices": len(cohort),
         "groups": len(set(cohort.groups)),
