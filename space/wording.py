@@ -13,6 +13,7 @@ from PIL import Image
 from lungct_hf import Prediction
 from lungct_hf.classes import Classes
 from lungct_hf.decision import SENTENCES as ABSTAIN_SENTENCES
+from lungct_hf.guard import UNLIKE_SOURCE
 from lungct_hf.runtime.prediction import NOTICE
 from lungct_hf.slices.report import SENTENCES, WARNINGS
 
@@ -84,14 +85,15 @@ def decision_html(
     of: str,
 ) -> str:
     """The decision in words and the probabilities as bars. `of` is "slice" or "case"."""
-    head = f'<p class="lc-decision">{badge(decision, classes)}</p>'
+    is_forced = decision in classes and reason is not None  # an answer that nobody stands by wears no class's badge
+    head = f'<p class="lc-decision">{badge("abstain" if is_forced else decision, classes)}</p>'
     if decision in classes:
         name = f"<strong>{escape(decision)}</strong>"
         text = f"Among its {len(classes)} classes the model finds this {of} most like {name}."
         if decision in classes.positive:
             text += " That class counts as disease."
-        if reason:
-            text += f" The input check would have refused it: {escape(_sentence(reason, detail))}"
+        if is_forced:
+            text += f" It says so only because it was told to answer. {escape(_sentence(reason, detail))}"
     else:
         said = {
             "refused": f"<strong>I can't say: this is not a {of} the model can judge.</strong> ",
@@ -100,6 +102,8 @@ def decision_html(
         text = said + escape(_sentence(reason, detail))
         if decision == "refused":
             text += " It was not shown to the model."
+        if reason == UNLIKE_SOURCE:
+            text += " What to do: train a model on slices from there, or at least test one."
     return f"{head}<p>{text}</p>{bars(probabilities, decision, classes)}"
 
 

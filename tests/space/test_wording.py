@@ -51,6 +51,18 @@ def test_the_bars_of_few_classes_keep_their_order_and_those_of_many_begin_with_t
     assert of_bars(said.partition("<details>")[0]) == [f"finding {number}" for number in range(99, 91, -1)]
 
 
+def test_an_answer_that_nobody_stands_by_wears_no_badge_of_a_class() -> None:
+    """Neither from outside the training source nor past the input check, whatever the force switch asks for."""
+    classes, chances = Classes(("a", "b"), ("b",)), {"a": 0.1, "b": 0.9}
+    for reason in ("unlike-training-source", "not-ct"):
+        said = wording.decision_html("b", reason, None, chances, classes, of="slice")
+        badges = re.findall(r'<span class="lc-badge (\S+)">', said)
+        assert badges == ["lc-abstain"] and "only because it was told to answer" in said
+    said = wording.decision_html("abstain", "unlike-training-source", None, chances, classes, of="slice")
+    assert "made differently" in said and "train a model on slices from there" in said
+    assert "lc-badge lc-positive" in wording.decision_html("b", None, None, chances, classes, of="slice")
+
+
 def test_a_name_of_a_class_is_text() -> None:
     evil = Classes(("<img src=x onerror=alert(1)>", 'b" onclick="alert(1)'), ())
     for decision in (*evil, "abstain"):
