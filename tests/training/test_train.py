@@ -48,6 +48,7 @@ def test_the_model_repo_is_whole_and_nothing_else(finished: tuple[Path, str]) ->
         "evaluation/reliability.png",
         "evaluation/risk_coverage.png",
         "evaluation/roc.png",
+        "evaluation/roc_positive.png",
         "evaluation/split.csv",
         "lungct.json",
         "model.safetensors",
