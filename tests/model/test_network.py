@@ -25,19 +25,16 @@ CLASSES = Classes(("a", "b", "c", "d"), ("d",))
 
 
 @pytest.mark.parametrize("architecture", module.tested_architectures())
-def test_the_head_is_a_mean_over_places_and_one_linear_layer(
-    architecture: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    network = build_network(architecture, len(CLASSES)).eval()
-    torch.nn.init.normal_(network.get_classifier().weight)
-    maps = torch.randn(2, network.num_features, 3, 5)
+def test_the_head_is_a_mean_over_places_and_one_linear_layer(architecture: str) -> None:
+    network = wake_up(build_network(architecture, len(CLASSES)), 64)
+    torch.nn.init.normal_(network.get_classifier().weight, std=0.05)
+    maps, inputs = torch.randn(2, network.num_features, 3, 5), torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
-        pooled = network.forward_head(maps, pre_logits=True)
-        assert torch.allclose(pooled, maps.mean((2, 3)), atol=1e-6)
-        monkeypatch.setattr("lungct_hf.model.network._stage_and_maps", lambda _network, _inputs: (maps, maps))
-        logits, cam, features, source = network_outputs(network, torch.zeros(2, 3, 64, 64))
-        assert torch.allclose(logits, network.forward_head(maps), atol=1e-4) and torch.equal(features, pooled)
-        assert cam.shape == (2, 4, 3, 5) and torch.allclose(cam.mean((2, 3)), logits, atol=1e-4)
+        assert torch.allclose(network.forward_head(maps, pre_logits=True), maps.mean((2, 3)), atol=1e-6)
+        logits, cam, pooled, _ = network_outputs(network, inputs)
+        assert logits.std() > 0.01 and torch.allclose(logits, network(inputs), atol=1e-4)
+        assert torch.allclose(pooled, network.forward_features(inputs).mean((2, 3)), atol=1e-5)
+        assert cam.shape == (2, 4, 2, 2) and torch.allclose(cam.mean((2, 3)), logits, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_predict_study_orders_and_pools_as_the_runtime(client: Client, run_dir: 
     assert [row["decision"] for row in answer["slices"]].count("error") == 1
     assert (answer["decision"], answer["used"], answer["series"]) == (wanted["decision"], 3, 1)
     assert answer["p_malignant"] == pytest.approx(wanted["p_malignant"], abs=1e-5)
-    loose = [handle_file(str(slices[name])) for name in ("slice.dcm", "grey.png")]
+    loose = [handle_file(str(slices[name])) for name in ("slice.dcm", "wide.tif")]
     assert client.predict(loose, api_name="/predict_study")["used"] == 2
 
 
