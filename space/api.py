@@ -110,7 +110,7 @@ def add_endpoints(service: Service) -> None:
         p_CLASS is the calibrated probability of a class, null where there was no answer. Pass the "notice" on.
 
         Args:
-            slice_file: One slice: DICOM, PNG, JPEG, TIFF, WebP, BMP or NIfTI. Pictures must be in the lung window.
+            slice_file: One slice: DICOM, NIfTI, PNG, JPEG, TIFF, WebP or BMP, pictures in the model's own window.
             version: A tag or commit of the model, as /model_info lists them. Empty: the one that is served.
             force: Answer even where the input check refuses the slice; "forced" and "reason" then say so.
         """

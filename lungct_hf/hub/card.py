@@ -60,7 +60,7 @@ def render_card(model: str | Path | ModelRepo, repo_id: str | None = None) -> st
         chance=wording.percent(1 / len(labels)),
         version=f" {provenance['package_version']}" if provenance.get("package_version") else "",
         modified=bool(provenance.get("modified")),
-        window=wording.window(contract.get("window") or {}),
+        window=wording.window(contract.get("window") or {}, of_schema_1=older),
         geometry=wording.geometry(contract.get("geometry") or {}, config),
         data=data,
         init=wording.init_facts(provenance.get("init") or {}),

@@ -57,10 +57,14 @@ def disease(classes: Classes) -> str:
     )
 
 
-def window(record: Facts) -> str:
-    if "center" not in record or "width" not in record:
-        return NOT_RECORDED
-    return f"centre {float(record['center']):g}, width {float(record['width']):g} {record.get('unit', 'HU')}"
+def window(record: Facts, *, of_schema_1: bool) -> str:
+    """In which window a slice goes in: pictures keep their own, so it is not the same lung window for every model."""
+    shown = NOT_RECORDED
+    if "center" in record and "width" in record:
+        shown = f"centre {float(record['center']):g}, width {float(record['width']):g} {record.get('unit', 'HU')}"
+    if of_schema_1:
+        return f"in a lung window ({shown})"
+    return f"in the window of the training slices (files in HU are shown with {shown})"
 
 
 def geometry(record: Facts, config: Facts) -> Facts:
