@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import re
+import shutil
 import stat
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO
@@ -51,11 +54,20 @@ def list_parquet(root: Path, files: list[Path], source: str, group_column: str |
             ) from error
         parts.setdefault(_split_of_file(file, root) or "rows", []).append(str(file))
     try:
-        tables = datasets.load_dataset("parquet", data_files=parts)
+        # A cache of this call alone: the one of `datasets` knows a file by its path and time, and gave the table of
+        # before for a file that was replaced under both.
+        tables = datasets.load_dataset("parquet", data_files=parts, cache_dir=_scratch())
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         cause = error.__cause__ or error
         raise LungCTError(f'"{source}" cannot be read as one table: {_first_line(cause)}') from error
     return list_tables(dict(tables), "parquet", source, group_column, root)
+
+
+def _scratch() -> str:
+    """A new folder for tables, deleted when the process ends."""
+    folder = tempfile.mkdtemp(prefix="lungct-tables-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def list_tables(

@@ -29,7 +29,8 @@ def export(
     """Write onnx/model.onnx into a finished run's model: for LungCT, for ONNX Runtime elsewhere, for a browser."""
     from ..hub import ModelRepo
 
-    model = ModelRepo.in_folder(run).path
+    repo = ModelRepo.in_folder(run)
+    model = repo.path
     if data is None:
         raise UsageError(
             "An export is checked on slices, and none were named. Fix: --data with the data of the run (of a run on "
@@ -42,7 +43,9 @@ def export(
     from ..cohort import load_cohort
     from ..fit.onnx_files import export_again, slices_for_int8
 
-    cohort = load_cohort(data, on_bad_file=cast(Literal["refuse", "skip"], on_bad_file), progress=True)
+    skip = cast(Literal["refuse", "skip"], on_bad_file)
+    contract = repo.contract
+    cohort = load_cohort(data, classes=contract.classes, window=contract.window, on_bad_file=skip, progress=True)
     record = export_again(model, cohort, slices_for_int8(model, cohort) if int8 else None)
     parity = record["parity"]
     typer.echo(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,20 @@ def test_parquet_as_datasets_writes_it(tmp_path: Path) -> None:
     assert cohort.ids[0] == "normal (0).png" and cohort.groups[0] == "0"
     assert cohort.sha256[0] == hashlib.sha256(encoded(0, 0)).hexdigest()
     assert np.array_equal(np.asarray(cohort.read(17)), np.asarray(draw(202, 1).convert("RGB")))
+
+
+def test_a_table_replaced_under_the_same_name_and_time_is_read_anew(tmp_path: Path) -> None:
+    """Nothing stands between a user's file and a published figure."""
+    file, pictures = tmp_path / "slices.parquet", [encoded(person, 0) for person in range(6)]
+    found = []
+    for labels in (["well", "sick"] * 3, ["sick", "well"] * 3):
+        rows = {"image": pictures, "label": labels, "patient_id": [f"p{number}" for number in range(6)]}
+        pq.write_table(pa.table(rows), file, compression="none", use_dictionary=False)
+        os.utime(file, (315532800, 315532800))
+        cohort = load(file)
+        assert [cohort.classes[label] for label in cohort.labels.tolist()] == labels
+        found.append((file.stat().st_size, cohort.fingerprint()))
+    assert found[0][0] == found[1][0] and found[0][1] != found[1][1]
 
 
 def test_parquet_of_raw_bytes_with_split_files(tmp_path: Path) -> None:
