@@ -52,7 +52,9 @@ def build_slice_tab(service: Service, version: gr.State) -> None:
                     phantom: gr.Button(phantom.nodule, size="sm", min_width=80, elem_id=f"example-{n}")
                     for n, phantom in enumerate(phantom_examples())
                 }
-            force = gr.Checkbox(label="Answer even when the input check refuses the slice", elem_id="force")
+            force = gr.Checkbox(
+                label="Answer even when the input check refuses the slice, or it is from elsewhere", elem_id="force"
+            )
             result = gr.HTML(_NONE, js_on_load=_ANNOUNCE, elem_id="result", padding=False)
             with gr.Accordion("The same answer as JSON", open=False):
                 answer = gr.JSON(show_label=False, label="Answer", elem_id="answer")

@@ -36,7 +36,9 @@ def predict(
     cam: Annotated[
         Path | None, typer.Option(help="A folder for pictures of what spoke for each slice's class.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Answer for refused slices too; mark their rows.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Answer for slices that are refused or from elsewhere; mark them.")
+    ] = False,
     study: Annotated[
         bool, typer.Option("--study", help="Each source is one study: its slices in scan order and one decision.")
     ] = False,
