@@ -53,6 +53,11 @@ class Decision:
     distance: float | None
     probabilities: dict[str, float]
 
+    @property
+    def likely(self) -> str:
+        """The most probable class, also where the model does not stand by it."""
+        return max(self.probabilities, key=self.probabilities.__getitem__)
+
 
 Blocks = tuple[tuple[int, ...], ...]  # class numbers, each once: classes that are hard to tell from each other
 

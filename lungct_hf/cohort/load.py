@@ -33,7 +33,7 @@ from .cohort import Cohort, Looks
 from .folder import Wanted, is_known
 from .identity import Identity, Masked, Pseudonyms, identity_or_none
 from .label_table import LabelTable, read_labels_file
-from .link import find_links
+from .link import regroup
 from .listing import BadFile, Entry, Listing, check_groups
 from .names import canonical_split, first_few
 from .reader import SliceReader, files_of, frames_of
@@ -470,26 +470,7 @@ def _grouped(
     # Slices of one scan stay together whatever they look like, and so do scans of one patient.
     together = zip(headers, cohort.scans, strict=True)
     scans = _numbered(["\0".join(header) if header[0] else scan for header, scan in together])
-    rule, cuts = rule or "linked", cuts or Cuts()
-    links = find_links(
-        rule,
-        cohort.labels,
-        cohort.sha256.tolist(),
-        cohort.thumbs48,
-        cohort.names,
-        ids=cohort.ids.tolist(),
-        scans=scans,
-        cuts=cuts,
-        progress=progress,
-    )
-    return replace(
-        cohort,
-        groups=np.asarray(links.groups, np.str_),
-        grouping=rule,
-        rule=cuts.text(rule),
-        reasons=tuple(links.reasons),
-        scans=scans,
-    )
+    return regroup(replace(cohort, scans=scans), rule or "linked", cuts=cuts, progress=progress)
 
 
 def _numbered(names: list[str]) -> tuple[str, ...]:

@@ -306,7 +306,3 @@ def risk_coverage(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, An
 def _down(value: float) -> float:
     """Rounded so that what just passed still passes."""
     return float(np.floor(value * 1e6) / 1e6)
-
-
-def _up(value: float) -> float:
-    return float(np.ceil(value * 1e6) / 1e6)

@@ -100,15 +100,12 @@ class Answers(ABC):
             case = decide_case(
                 self._calibration, self.contract.classes, chances, np.array(distances) if distances else None
             )
-            found = {name: getattr(case, name) for name in ("reason", "probabilities", "confidence", "distance")}
-            if used is not near:  # a study most of whose slices are from elsewhere is from elsewhere
-                found["reason"] = UNLIKE_SOURCE
-            elif case.reason == UNLIKE_SOURCE and any(row.forced for row in used):
-                return found | {
-                    "decision": max(case.probabilities, key=case.probabilities.__getitem__),
-                    "used": len(used),
-                }
-            return found | {"decision": ABSTAIN if found["reason"] else case.label, "used": len(used)}
+            # A study most of whose slices are from elsewhere is from elsewhere.
+            reason = case.reason if used is near else UNLIKE_SOURCE
+            is_forced = used is near and reason == UNLIKE_SOURCE and any(row.forced for row in used)
+            found = {name: getattr(case, name) for name in ("probabilities", "confidence", "distance")}
+            decision = case.likely if is_forced else ABSTAIN if reason else case.label
+            return found | {"decision": decision, "reason": reason, "used": len(used)}
         nothing = dict.fromkeys(("probabilities", "confidence", "distance")) | {"used": 0}
         for decision in (ABSTAIN, REFUSED, ERROR):
             reasons = [row.reason for row in rows if row.decision == decision]

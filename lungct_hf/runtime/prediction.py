@@ -100,11 +100,10 @@ class Prediction:
         With `force` a slice from outside the training source gets the most probable class, marked as forced.
         """
         answers_all_the_same = force and decision.reason == UNLIKE_SOURCE
-        likely = max(decision.probabilities, key=decision.probabilities.__getitem__)
         return cls(
             frame.file,
             frame.frame,
-            likely if answers_all_the_same else decision.label or ABSTAIN,
+            decision.likely if answers_all_the_same else decision.label or ABSTAIN,
             frame.report.reason or decision.reason,
             probabilities=decision.probabilities,
             confidence=decision.confidence,
