@@ -10,7 +10,6 @@ new one in its place; the sections of other runs stay as they are.
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from pathlib import Path
@@ -20,7 +19,9 @@ from PIL import Image
 
 from lungct_hf.errors import UsageError, exit_on_error
 from lungct_hf.evaluation import tables
-from lungct_hf.files import write_atomic
+from lungct_hf.files import read_json, write_atomic
+from lungct_hf.hub import ModelRepo
+from lungct_hf.hub.model_repo import METRICS
 
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 PLOTS = ("comparison", "confusion", "reliability", "risk_coverage")
@@ -44,9 +45,10 @@ def main(page: Path, runs: list[Path]) -> None:
 
 def section(run: Path, pictures: Path) -> str:
     """One run as Markdown; its plots are written to `pictures`."""
-    model = run / "model"
-    metrics, contract = read(model / "evaluation" / "metrics.json"), read(model / "lungct.json")
-    provenance, test = contract["provenance"], metrics["test"]
+    repo = ModelRepo.in_folder(run)
+    metrics = repo.need(METRICS).metrics or {}
+    provenance, test = repo.provenance, metrics["test"]
+    threads = read_json(run / "run.json", f"{run} has no run.json. Fix: name the folder of a finished run.")["threads"]
     lines = [
         f"### `{run.name}`: {metrics['protocol']}",
         "",
@@ -54,7 +56,7 @@ def section(run: Path, pictures: Path) -> str:
         "",
         tables.headline(metrics)
         + f" Start weights: {provenance['init']['kind']}. Training took {minutes(run)} minutes "
-        f"in all with {read(run / 'run.json')['threads']} thread. Split {metrics['split']['hash'][:12]}.",
+        f"in all with {threads} thread. Split {metrics['split']['hash'][:12]}.",
         "",
         table(ANSWERS, comparison(metrics)),
         "",
@@ -83,7 +85,7 @@ def section(run: Path, pictures: Path) -> str:
     lines += [f"- Error among the most confident answers: {risk}.", ""]
     for name in PLOTS:
         small(
-            model / "evaluation" / f"{name}.png",
+            repo.path / "evaluation" / f"{name}.png",
             run / "evaluation" / f"{name}.png",
             pictures / f"{run.name}-{name}.png",
         )
@@ -106,7 +108,7 @@ def comparison(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
 
 def minutes(run: Path) -> str:
     """Training of all folds and of the published model."""
-    records = [read(path)["provenance"]["training"] for path in run.rglob("model/lungct.json")]
+    records = [ModelRepo(path.parent).provenance["training"] for path in run.rglob("model/lungct.json")]
     seconds = sum(record["seconds"] + record.get("seconds_before", 0) for record in records)
     return f"{seconds / 60:.0f}"
 
@@ -122,12 +124,6 @@ def small(first: Path, second: Path, target: Path) -> None:
         image.thumbnail((WIDTH, WIDTH), Image.Resampling.LANCZOS)
         target.parent.mkdir(parents=True, exist_ok=True)
         image.quantize(64).save(target, optimize=True)
-
-
-def read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UsageError(f"{path} is missing. Fix: name the folder of a finished run.")
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
@@ -30,10 +30,17 @@ Answer = Callable[[Sequence[str]], int]  # paths to the number of answers
 BATCH = 32
 
 
-def open_lungct(model: str) -> tuple[Answer, Answer]:
+class Model(NamedTuple):
+    """What is measured: its folder, and the size of its squares, which the peers do not have to look up."""
+
+    folder: str
+    size: int
+
+
+def open_lungct(model: Model) -> tuple[Answer, Answer]:
     from lungct_hf import LungCT
 
-    loaded = LungCT.from_pretrained(model)
+    loaded = LungCT.from_pretrained(model.folder)
 
     def whole_folder(paths: Sequence[str]) -> int:
         from lungct_hf.pipeline.run import Options, predict_files
@@ -44,19 +51,19 @@ def open_lungct(model: str) -> tuple[Answer, Answer]:
     return lambda paths: len(loaded.predict(list(paths))), whole_folder
 
 
-def open_pipeline(model: str) -> tuple[Answer, Answer]:
+def open_pipeline(model: Model) -> tuple[Answer, Answer]:
     from transformers import pipeline
 
-    pipe = pipeline("image-classification", model=model)
+    pipe = pipeline("image-classification", model=model.folder)
     return (lambda paths: len(pipe(list(paths))),) * 2
 
 
-def open_timm(model: str) -> tuple[Answer, Answer]:
+def open_timm(model: Model) -> tuple[Answer, Answer]:
     import timm
     import torch
     from PIL import Image
 
-    network = timm.create_model(f"local-dir:{model}", pretrained=True).eval()
+    network = timm.create_model(f"local-dir:{model.folder}", pretrained=True).eval()
     transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=network))
 
     @torch.inference_mode()
@@ -88,31 +95,26 @@ def plain_loop(run: Callable[[np.ndarray], Any], size: int) -> tuple[Answer, Ans
     return answer, answer
 
 
-def image_size(model: str) -> int:
-    return int(json.loads((Path(model) / "config.json").read_text())["pretrained_cfg"]["input_size"][1])
-
-
-def open_onnxruntime(model: str) -> tuple[Answer, Answer]:
+def open_onnxruntime(model: Model) -> tuple[Answer, Answer]:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(f"{model}/onnx/model.onnx", providers=["CPUExecutionProvider"])
-    return plain_loop(lambda batch: session.run(["logits"], {"pixel_values": batch}), image_size(model))
+    session = onnxruntime.InferenceSession(f"{model.folder}/onnx/model.onnx", providers=["CPUExecutionProvider"])
+    return plain_loop(lambda batch: session.run(["logits"], {"pixel_values": batch}), model.size)
 
 
-def open_openvino(model: str) -> tuple[Answer, Answer]:
+def open_openvino(model: Model) -> tuple[Answer, Answer]:
     import openvino
 
-    compiled = openvino.Core().compile_model(f"{model}/onnx/model.onnx", "CPU")
-    return plain_loop(lambda batch: compiled({"pixel_values": batch})["logits"], image_size(model))
+    compiled = openvino.Core().compile_model(f"{model.folder}/onnx/model.onnx", "CPU")
+    return plain_loop(lambda batch: compiled({"pixel_values": batch})["logits"], model.size)
 
 
-def open_tensors(model: str) -> tuple[Answer, Answer]:
+def open_tensors(model: Model) -> tuple[Answer, Answer]:
     """ONNX Runtime alone, fed with tensors that are ready: what nobody who starts from files can beat."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(f"{model}/onnx/model.onnx", providers=["CPUExecutionProvider"])
-    size = image_size(model)
-    ready = np.random.default_rng(0).normal(size=(BATCH, 3, size, size)).astype(np.float32)
+    session = onnxruntime.InferenceSession(f"{model.folder}/onnx/model.onnx", providers=["CPUExecutionProvider"])
+    ready = np.random.default_rng(0).normal(size=(BATCH, 3, model.size, model.size)).astype(np.float32)
 
     def answer(paths: Sequence[str]) -> int:
         for start in range(0, len(paths), BATCH):
@@ -122,7 +124,7 @@ def open_tensors(model: str) -> tuple[Answer, Answer]:
     return answer, answer
 
 
-PEERS: dict[str, tuple[str, str, Callable[[str], tuple[Answer, Answer]]]] = {
+PEERS: dict[str, tuple[str, str, Callable[[Model], tuple[Answer, Answer]]]] = {
     "lungct": ("lungct_hf", "LungCT, lungct predict", open_lungct),
     "pipeline": ("transformers", "transformers pipeline", open_pipeline),
     "timm": ("timm", "timm, eager", open_timm),
@@ -132,7 +134,7 @@ PEERS: dict[str, tuple[str, str, Callable[[str], tuple[Answer, Answer]]]] = {
 }
 
 
-def measure(peer: str, model: str, paths: list[str], what: str) -> dict[str, float]:
+def measure(peer: str, model: Model, paths: list[str], what: str) -> dict[str, float]:
     """In a fresh process: one peer's figures."""
     start = time.perf_counter()
     single, many = PEERS[peer][2](model)
@@ -167,12 +169,14 @@ def memory() -> dict[str, float]:
     return {"peak_mb": own, "reader_peak_mb": child}
 
 
-def fresh(peer: str, model: Path, listing: Path, what: str) -> dict[str, float]:
+def fresh(peer: str, model: Model, listing: Path, what: str) -> dict[str, float]:
     command = [
         sys.executable,
         __file__,
         "--model",
-        str(model),
+        model.folder,
+        "--size",
+        str(model.size),
         "--peer",
         peer,
         "--what",
@@ -220,13 +224,11 @@ def size_mb(venv: Path) -> float:
 
 
 def plot(figures: dict[str, dict[str, float]], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from lungct_hf.evaluation.plots import new_figure
 
     panels = (("per_s", "slices a second from files"), ("p50_ms", "one slice, p50 ms"), ("cold_s", "cold start, s"))
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(11, 2.8), layout="constrained", sharey=True)
+    figure = new_figure(figsize=(11, 2.8))
+    axes = figure.subplots(1, len(panels), sharey=True)
     for axis, (name, title) in zip(axes, panels, strict=True):
         bars = axis.barh([PEERS[peer][1] for peer in figures], [one[name] for one in figures.values()])
         axis.bar_label(bars, fmt="%.3g")
@@ -265,11 +267,17 @@ def main(
     peer: Annotated[str | None, typer.Option(hidden=True)] = None,
     what: Annotated[str, typer.Option(hidden=True)] = "",
     listing: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    size: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Measure all peers and print a table and the ratios."""
     if peer and listing:
-        print(json.dumps(measure(peer, str(model), json.loads(listing.read_text()), what)))
+        print(json.dumps(measure(peer, Model(str(model), size), json.loads(listing.read_text()), what)))
         return
+    # Not at the top: the peers' processes are to be measured without it. What it switches off, they inherit.
+    from lungct_hf.hub import ModelRepo
+
+    repo = ModelRepo.in_folder(model)
+    asked = Model(str(repo.path), repo.contract.preprocessing.size)
     peers = [name for name, (module, _, _) in PEERS.items() if importlib.util.find_spec(module)]
     for name in PEERS.keys() - set(peers):
         print(f"left out, not installed: {name}", file=sys.stderr)
@@ -284,9 +292,9 @@ def main(
                 one = {
                     key: value
                     for kind in ("latency", "cold")
-                    for key, value in fresh(name, model, listing, kind).items()
+                    for key, value in fresh(name, asked, listing, kind).items()
                 }
-                one |= fresh(name, model, listing, "throughput") | {"import_s": import_seconds(PEERS[name][0])}
+                one |= fresh(name, asked, listing, "throughput") | {"import_s": import_seconds(PEERS[name][0])}
                 turns[name].append(one)
                 print(f"{name}: {one['per_s']:.1f}/s, {one['p50_ms']:.1f} ms, {one['cold_s']:.2f} s", file=sys.stderr)
     figures = {name: {key: statistics.median(t[key] for t in seen) for key in seen[0]} for name, seen in turns.items()}

@@ -7,8 +7,11 @@ every entry point does first.
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 import warnings
 
 # A variable that is already set is overruled too: a report is never what a user of this package asked for.
@@ -16,6 +19,8 @@ _SWITCHES = {
     # ONNX Runtime 1.32 looks up a host of its maker some seconds after the start and writes a device id to the home.
     "ORT_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    # `datasets` and `evaluate` ask a bucket of their maker for a file that is not there, to be counted.
+    "HF_UPDATE_DOWNLOAD_COUNTS": "0",
     "GRADIO_ANALYTICS_ENABLED": "False",
 }
 
@@ -30,3 +35,16 @@ def silence() -> None:
             "set ORT_DISABLE_TELEMETRY=1.",
             stacklevel=3,
         )
+
+
+def keep_no_fonts() -> None:
+    """Call before the first import of matplotlib: its list of fonts goes to a folder that ends with the process.
+
+    It would be written below the home folder otherwise, unasked. Whoever has named a place for it (MPLCONFIGDIR), or
+    has imported matplotlib before, keeps that. It takes half a second to make, and is made once in a process.
+    """
+    if "matplotlib" in sys.modules or os.environ.get("MPLCONFIGDIR"):
+        return
+    folder = tempfile.mkdtemp(prefix="lungct-fonts-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["MPLCONFIGDIR"] = folder

@@ -14,6 +14,7 @@ import sys
 from lungct_hf.allocator import keep_freed_memory
 from lungct_hf.errors import UsageError, exit_on_error
 from lungct_hf.serving.keeper import Keeper
+from lungct_hf.silence import keep_no_fonts
 
 _SWITCH = 0.0005  # seconds that a thread may keep the interpreter: the network must not wait 5 ms for those that read
 _CALLS_A_MINUTE = 300  # of one visitor on a Space: an upload, a call and its answer are three
@@ -61,6 +62,7 @@ def main() -> None:
     # Gradio asks its own page whether it is up, and a proxy between a machine and the world knows nothing of it.
     for name in ("NO_PROXY", "no_proxy"):
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "localhost,127.0.0.1,0.0.0.0,::1"]))
+    keep_no_fonts()  # Gradio imports matplotlib where it is installed
     keep_freed_memory()  # a decoded slice is large enough to be given back and asked for again, page by page
     sys.setswitchinterval(_SWITCH)
     model, (host, port), calls = keeper(), address(), calls_a_minute()

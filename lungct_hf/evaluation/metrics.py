@@ -33,6 +33,10 @@ class _OfClasses(evaluate.Metric):
         self.numbers = range(num_classes)
         super().__init__(**options)
 
+    def _build_data_dir(self) -> str:
+        """No folder for what is kept in memory: `evaluate` makes one below the home folder for every metric."""
+        return "" if self.keep_in_memory else str(super()._build_data_dir())
+
 
 class _LabelMetric(_OfClasses, ABC):
     """A metric of class numbers against class numbers."""

@@ -14,6 +14,7 @@ from PIL import Image
 from ..decision import OPERATING_POINTS
 from ..errors import require
 from ..files import write_atomic
+from ..silence import keep_no_fonts
 from .calibration import risk_coverage
 from .figures import ECE_BINS, confusion_counts, reliability
 from .operating import roc_band
@@ -274,13 +275,20 @@ def _with_interval(interval: dict[str, Any]) -> str:
     return f"{interval['value']:.3f}{known}"
 
 
-def _canvas(width: float, height: float, columns: int = 1, heights: tuple[int, ...] = ()) -> tuple[Figure, Any]:
-    """A figure outside pyplot's global state, so that nothing has to be closed; sizes in inches at 100 dpi."""
+def new_figure(**options: Any) -> Figure:
+    """A figure outside pyplot's global state, so that nothing has to be closed."""
+    keep_no_fonts()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
+    figure = Figure(layout="constrained", **options)
     FigureCanvasAgg(figure)
+    return figure
+
+
+def _canvas(width: float, height: float, columns: int = 1, heights: tuple[int, ...] = ()) -> tuple[Figure, Any]:
+    """A figure and its axes; sizes in inches at 100 dpi."""
+    figure = new_figure(figsize=(width, height), dpi=100)
     if heights:
         return figure, figure.subplots(len(heights), 1, height_ratios=heights, sharex=True)
     axes: Axes | np.ndarray = figure.subplots(1, columns)

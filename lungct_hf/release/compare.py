@@ -127,12 +127,10 @@ def _row(text: str, value: Mapping[str, Any]) -> tuple[str, str, str, str]:
 
 def plot(found: Comparison, names: tuple[str, str]) -> bytes:
     """The differences with their intervals as a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from ..evaluation.plots import new_figure
 
     shown = [(SHOWN[name], found.figures[name]) for name in SHOWN if name in found.figures]
-    figure = Figure(figsize=(6.8, 1.5 + 0.45 * len(shown)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(figsize=(6.8, 1.5 + 0.45 * len(shown)))
     axes = figure.add_subplot()
     for place, (_, value) in enumerate(shown):
         if value["value"] is None:
