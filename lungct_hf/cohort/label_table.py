@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import LungCTError, UsageError
 from .names import KEY_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS, cell, find_column, first_few
+from .text import decoded, separator_of
 
 if TYPE_CHECKING:
     from .identity import Identity
@@ -191,13 +192,14 @@ def _read(shown: str, content: bytes) -> tuple[list[str], list[dict[str, Any]]]:
 
             table = pq.read_table(io.BytesIO(content))
             return list(table.column_names), table.to_pylist()
-        text = content.decode("utf-8-sig")
+        text = decoded(content)
         if shown.lower().endswith(".jsonl"):
             rows = [json.loads(line) for line in text.splitlines() if line.strip()]
             if not all(isinstance(row, dict) for row in rows):
                 raise ValueError("every line must be a JSON object")
             return list(dict.fromkeys(key for row in rows for key in row)), rows
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        mark = separator_of(text, [name for names in KEY_COLUMNS.values() for name in names])
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=mark)
         columns, lines = list(reader.fieldnames or []), list(reader)
         ragged = [str(i) for i, row in enumerate(lines, start=1) if None in row or None in row.values()]
         if ragged:

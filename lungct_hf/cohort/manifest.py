@@ -14,7 +14,9 @@ import numpy as np
 
 from ..errors import LungCTError
 from ..files import write_atomic
+from ..slices.listing import one_name
 from .names import SPLITS, canonical_split, first_few
+from .text import decoded
 
 PROTOCOLS: tuple[str, ...] = ("grouped", "image", "given")
 DROPPED = "dropped"  # what the margin took out of training
@@ -75,9 +77,9 @@ def read_manifest(path: Path) -> Manifest:
     shown = f'The split manifest "{path.name}"'
     fix = "Fix: use one that `lungct split` or a training run has written."
     try:
-        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""), strict=True)
+        reader = csv.DictReader(io.StringIO(decoded(path.read_bytes()), newline=""), strict=True)
         columns, rows = list(reader.fieldnames or []), list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise LungCTError(f"{shown} cannot be read: {error}. {fix}") from error
     missing = [name for name in _REQUIRED if name not in columns]
     if missing:
@@ -105,10 +107,10 @@ def read_manifest(path: Path) -> Manifest:
     splits = [str(_split_name(row["split"])) for row in rows]
     tested = {fold for fold, split in zip(fold_of, splits, strict=True) if split == "test"}
     return Manifest(
-        ids=[row["id"] for row in rows],
+        ids=[one_name(row["id"]) for row in rows],
         sha256=[row["sha256"].lower() for row in rows],
-        labels=[row["label"] for row in rows],
-        groups=[row["group"] for row in rows],
+        labels=[one_name(row["label"]) for row in rows],
+        groups=[one_name(row["group"]) for row in rows],
         splits=splits,
         fold_of=fold_of,
         reasons=[row.get("reason") or "" for row in rows],

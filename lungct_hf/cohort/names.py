@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..errors import LungCTError
+from ..slices.listing import one_name
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 
@@ -74,10 +75,10 @@ def find_group_column(columns: Sequence[str], requested: str | None, where: str)
 
 
 def cell(value: Any) -> str:
-    """A table cell as text; nothing, NaN and blanks are the empty string."""
+    """A table cell as text in composed form (NFC); nothing, NaN and blanks are the empty string."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return str(value).strip()
+    return one_name(str(value).strip())
 
 
 def first_few(items: Sequence[str], limit: int = 10) -> str:

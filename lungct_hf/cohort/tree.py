@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import io
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from ..errors import BadSliceError
 from ..slices.archive import ZipMember, zip_members
+from ..slices.folders import walk
 from ..slices.frame import Unreadable
 from ..slices.kind import HEAD, sniff
-from ..slices.listing import is_hidden, is_side_file, natural_key, printable
+from ..slices.listing import is_side_file, natural_key, one_name, printable
 from ..slices.read import IMAGE_SUFFIXES
 from .listing import BadFile
 from .names import METADATA_NAMES
@@ -37,7 +37,7 @@ class DiskFile:
 
 @dataclass
 class Tree:
-    """Paths with forward slashes below the root, in natural order, and how to open each.
+    """Paths with forward slashes below the root, in natural order and in composed form (NFC), and how to open each.
 
     `files` leaves out what operating systems leave behind and what only describes slices; of the latter, `tables` are
     those that may hold labels, `side` the names of the others. `folders` are all, empty ones too; `bad` what can be no
@@ -56,13 +56,24 @@ class Tree:
     def of_folder(cls, root: Path) -> Tree:
         """The tree below a folder. Links are followed, but not in circles. Raises OSError."""
         tree = cls()
-        for name, entry in sorted(_walk(root), key=lambda found: natural_key(found[0])):
-            if entry.is_dir():
-                tree.folders.add(name)
-            elif entry.name.endswith(".parquet") and entry.name not in METADATA_NAMES:
-                tree.side.append(name)  # whatever it is: reading it as a table says what is wrong
-            else:
-                tree._add(name, DiskFile(Path(entry.path)) if entry.is_file() else None)
+        for visited in walk(root):
+            if visited.error is not None:
+                if not visited.name or isinstance(visited.error, PermissionError):
+                    raise visited.error
+                tree.bad.append(BadFile(printable(visited.name), f"it cannot be read ({visited.error.strerror})"))
+                continue
+            if visited.name:
+                tree.folders.add(one_name(visited.name))
+            bad = {name: sentence for name, _, sentence in visited.bad}
+            for name, path in [*visited.files, *((name, None) for name in bad)]:
+                if name.endswith(".parquet") and name not in METADATA_NAMES:
+                    tree.side.append(visited.path_of(name))  # whatever it is: reading it as a table says what is wrong
+                elif path is None:
+                    tree.bad.append(BadFile(printable(visited.path_of(name)), plain_reason(bad[name])))
+                else:
+                    tree._add(visited.path_of(name), DiskFile(path))
+        tree.files = dict(sorted(tree.files.items(), key=lambda found: natural_key(found[0])))
+        tree.side.sort(key=natural_key)
         return tree
 
     @classmethod
@@ -73,22 +84,22 @@ class Tree:
             if isinstance(member, Unreadable):
                 tree.bad.append(BadFile(name, plain_reason(member.detail)))
                 continue
-            tree.folders |= {str(parent) for parent in PurePosixPath(name).parents} - {"."}
+            tree.folders |= {str(parent) for parent in PurePosixPath(one_name(name)).parents} - {"."}
             tree._add(name, member)
         return tree
 
-    def _add(self, name: str, opener: DiskFile | ZipMember | None) -> None:
-        shown = printable(name)
-        if opener is None:  # opening a pipe waits for somebody to write into it
-            self.bad.append(BadFile(shown, "it is a pipe, a socket or a device, not a regular file"))
-        elif shown != name:
-            self.bad.append(BadFile(shown, "its file name is not valid UTF-8"))
+    def _add(self, name: str, opener: DiskFile | ZipMember) -> None:
+        shown, key = printable(name), one_name(name)
+        if shown != name:
+            self.bad.append(BadFile(shown, "its file name is not valid UTF-8, or has control characters in it"))
+        elif key in self.files or key in self.tables:
+            self.bad.append(BadFile(shown, "another file has this name, its accents written in another way"))
         elif PurePosixPath(name).name in METADATA_NAMES:
-            self.tables[name] = opener
+            self.tables[key] = opener
         elif is_side_file(PurePosixPath(name).name):
             self.side.append(name)
         else:
-            self.files[name] = opener
+            self.files[key] = opener
 
     def subfolders(self, folder: str) -> list[str]:
         """Names of the folders directly in `folder` ("" is the root), in natural order."""
@@ -139,18 +150,3 @@ def _begins_like_slices(opener: Opener) -> bool:
             return sniff(handle.read(HEAD)) in ("image", "dicom", "nifti", "zip")
     except (OSError, BadSliceError):
         return False
-
-
-def _walk(
-    folder: Path, below: str = "", above: frozenset[str] = frozenset()
-) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    here = os.path.realpath(folder / below)
-    if here in above:  # a link that leads back up
-        return
-    with os.scandir(folder / below) as entries:
-        found = [entry for entry in entries if not is_hidden(entry.name)]
-    for entry in found:
-        name = f"{below}/{entry.name}" if below else entry.name
-        yield name, entry
-        if entry.is_dir():
-            yield from _walk(folder, name, above | {here})

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import BadSliceError, LungCTError, UsageError, brief
 from ..slices.archive import folder_items, zip_items
+from ..slices.folders import walk
 from ..slices.frame import Unreadable
 from ..slices.kind import HEAD, sniff
 from ..slices.listing import natural_key, printable
@@ -96,9 +97,14 @@ def _folder(path: Path, label: str) -> Iterator[Unit]:
             yield from _file(item.path, item.file)
     if count:
         return
-    tables = sorted((str(file) for file in path.rglob("*.parquet") if file.is_file()), key=natural_key)
-    for table in tables:
-        yield from _file(Path(table), printable(f"{label.rstrip('/')}/{os.path.relpath(table, path)}"))
+    tables = [
+        (visited.path_of(name), file)
+        for visited in walk(path)
+        for name, file in visited.files
+        if name.lower().endswith(".parquet")
+    ]
+    for below, table in sorted(tables, key=lambda found: natural_key(found[0])):
+        yield from _file(table, printable(f"{label.rstrip('/')}/{below}"))
     if not tables:
         yield Unit("bad", label, label, note=("not-an-image", "There is no slice in it."))
 

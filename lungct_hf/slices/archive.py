@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from ..errors import BadSliceError, brief
+from .folders import walk
 from .frame import Unreadable
 from .listing import is_hidden, is_side_file, natural_key, printable
 from .order import Item, in_scan_order
@@ -36,35 +37,24 @@ BAD_ARCHIVE = (*_DAMAGE, RuntimeError)
 _PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
-def folder_items(folder: Path, label: str, _above: frozenset[str] = frozenset()) -> Iterator[Item | Unreadable]:
-    """The files below a folder: each folder's own in scan order, then its subfolders, in natural order.
-
-    Links are followed, but not in circles.
-    """
-    here = os.path.realpath(folder)
-    if here in _above:
-        return
-    try:
-        with os.scandir(folder) as entries:
-            found = [entry for entry in entries if not is_hidden(entry.name)]
-    except OSError as error:
-        yield Unreadable(label, "no-permission", f"The folder cannot be read ({error.strerror}).")
-        return
-    files, folders = [], []
-    for entry in sorted(found, key=lambda entry: natural_key(entry.name)):
-        name = printable(f"{label.rstrip('/')}/{entry.name}")
-        if entry.is_dir():
-            folders.append((Path(entry.path), name))
-        elif entry.is_file():
-            if not is_side_file(entry.name):
-                path = Path(entry.path)
-                files.append(Item(name, opener(path), _disk_head(path), path))
-        else:
-            kind = "a link that leads nowhere" if entry.is_symlink() else "neither a file nor a folder"
-            yield Unreadable(name, "not-found" if entry.is_symlink() else "unsupported", f"It is {kind}.")
-    yield from in_scan_order(files)
-    for path, name in folders:
-        yield from folder_items(path, name, _above | {here})
+def folder_items(folder: Path, label: str) -> Iterator[Item | Unreadable]:
+    """The files below a folder: each folder's own in scan order, then its subfolders, in natural order (`walk`)."""
+    label = label.rstrip("/")
+    for visited in walk(folder):
+        if visited.error is not None:
+            name, why = printable(f"{label}/{visited.name}".rstrip("/")), visited.error
+            reason = "no-permission" if isinstance(why, PermissionError) else "not-found"
+            yield Unreadable(name, reason, f"The folder cannot be read ({why.strerror}).")
+            continue
+        for name, reason, sentence in visited.bad:
+            yield Unreadable(printable(f"{label}/{visited.path_of(name)}"), reason, sentence)
+        yield from in_scan_order(
+            [
+                Item(printable(f"{label}/{visited.path_of(name)}"), opener(path), _disk_head(path), path)
+                for name, path in visited.files
+                if not is_side_file(name)
+            ]
+        )
 
 
 def opener(path: Path) -> Callable[[], BinaryIO]:

@@ -13,6 +13,9 @@ import pytest
 from made_slices import ct_dataset, dicom_bytes, phantom_hu
 from PIL import Image
 
+from lungct_hf.cohort.tree import Tree
+from lungct_hf.pipeline.units import list_units
+from lungct_hf.slices.listing import printable
 from lungct_hf.slices.source import Frame, Unreadable, open_slices
 from lungct_hf.slices.window import LUNG_WINDOW
 
@@ -99,10 +102,87 @@ def test_links_and_pipes_in_folders(tmp_path: Path) -> None:
     folder = write(tmp_path / "data", {"a/1.png": png()})
     (folder / "a" / "up").symlink_to(folder)  # a circle
     (folder / "a" / "gone.png").symlink_to(tmp_path / "nowhere")
+    (folder / "a" / "self").symlink_to("self")
     os.mkfifo(folder / "pipe")
     rows = {Path(row.file).name: row for row in open_slices(folder)}
-    assert set(rows) == {"1.png", "gone.png", "pipe"}
+    assert set(rows) == {"1.png", "gone.png", "pipe", "up", "self"}
     assert isinstance(rows["1.png"], Frame)
+    assert "under another name" in rows["up"].detail and rows["self"].reason == "not-found"
+
+
+def test_doubled_links_and_deep_folders_end(tmp_path: Path) -> None:
+    data, elsewhere = write(tmp_path / "data", {"0/1.png": png()}), tmp_path / "elsewhere"
+    for level in range(25):  # two links to each folder: 2 ** 25 paths
+        folder = elsewhere / str(level)
+        folder.mkdir(parents=True)
+        for name in ("x", "y"):
+            (folder / name).symlink_to(elsewhere / str(level + 1))
+    write(elsewhere, {"25/2.png": png()})
+    (data / "links").symlink_to(elsewhere / "0")
+    (data / "outer").symlink_to(tmp_path / "elsewhere" / "25")
+    rows = list(open_slices(data))
+    assert [Path(row.file).name for row in rows if isinstance(row, Frame)] == ["1.png", "2.png"]
+    assert sum(isinstance(row, Unreadable) for row in rows) == 26
+
+
+@pytest.mark.parametrize("name, reads", [("1", True), ("1234567890", False)])
+def test_1200_nested_folders(tmp_path: Path, name: str, reads: bool) -> None:
+    """What lies there is read; where the path is longer than a path can be, a row says so."""
+    here = os.open(tmp_path, os.O_RDONLY)
+    try:
+        for _ in range(1_200):
+            os.mkdir(name, dir_fd=here)
+            inner = os.open(name, os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = inner
+        with os.fdopen(os.open("1.png", os.O_WRONLY | os.O_CREAT, dir_fd=here), "wb") as file:
+            file.write(png())
+        (row,) = open_slices(tmp_path / name)
+        assert isinstance(row, Frame) if reads else "File name too long" in row.detail
+        tree = subprocess.run([sys.executable, "-c", TREE, tmp_path], capture_output=True, text=True)
+        assert tree.stdout.split() == (["1", "0"] if reads else ["0", "1"]), tree.stderr
+    finally:
+        os.close(here)
+        subprocess.run(["rm", "-rf", tmp_path / name], check=True)  # deeper than Python can delete
+
+
+TREE = """
+import sys; from pathlib import Path; from lungct_hf.cohort.tree import Tree
+tree = Tree.of_folder(Path(sys.argv[1])); print(sum(map(tree.is_slice, tree.files)), len(tree.bad))
+"""
+
+
+LEFT_BEHIND = (
+    "@eaDir/1.png/SYNOFILE_THUMB_M.jpg",
+    "#recycle/1.png",
+    "$RECYCLE.BIN/1.png",
+    "System Volume Information/1.png",
+    "__MACOSX/._1.png",
+    ".ipynb_checkpoints/1.png",
+    "Thumbs.db",
+    "ehthumbs.db",
+    "Icon\r",
+    "~$notes.docx",
+)
+
+
+def test_what_disks_leave_behind_is_passed_over_everywhere(tmp_path: Path) -> None:
+    members = {name: png() for name in ("normal/1.png", *(f"normal/{name}" for name in LEFT_BEHIND), *LEFT_BEHIND)}
+    folder = write(tmp_path / "data", members)
+    (tmp_path / "data.zip").write_bytes(zipped(members))
+    for source in (folder, tmp_path / "data.zip"):
+        assert [Path(row.file).name for row in open_slices(source)] == ["1.png"]
+    for tree in (Tree.of_folder(folder), Tree.of_zip(tmp_path / "data.zip")):
+        assert list(tree.files) == ["normal/1.png"] and not tree.bad and not tree.side
+    assert [unit.file for unit in list_units([str(folder)])[0]] == [f"{folder}/normal/1.png"]
+
+
+def test_names_stay_on_their_line(tmp_path: Path) -> None:
+    names = ("a\r1.png", "b\n2.png", "c\x1b[2J3.png", "d\u202e4.png")
+    write(tmp_path, {name: png() for name in names})
+    shown = [row.file for row in open_slices(tmp_path)]
+    assert shown == [f"{tmp_path}/{name}" for name in ("a\\r1.png", "b\\n2.png", "c\\x1b[2J3.png", "d\\u202e4.png")]
+    assert printable("肺 é\udcff.png") == "肺 é\ufffd.png" and printable("\ud800").isprintable()
 
 
 def test_members_that_lead_out_or_link_are_refused(tmp_path: Path) -> None:
