@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib.util
 import io
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,26 +73,58 @@ def exit_on_error() -> Iterator[None]:
         _leave("stopped by Ctrl-C", 130)
     except OSError as error:
         # A full or read-only disk can strike at any write; other OSErrors are bugs and keep their traceback.
-        fix = _DISK_FIXES.get(error.errno or 0)
-        if fix is None:
+        found = disk_error(error)
+        if found is None:
             raise
-        where = f" at {error.filename}" if error.filename else ""
-        _leave(f"{error.strerror}{where}. Fix: {fix}", 1)
+        _leave(str(found), found.exit_code)
     except ImportError as error:  # a package that another library asks for late, as httpx does for SOCKS proxies
         _leave(f"A package is missing or does not load: {brief(error).rstrip('.')}. Fix: install it with pip.", 1)
     except RuntimeError as error:
-        if "home directory" not in str(error):
+        if not is_homeless(error):
             raise
         _leave("There is no home folder for caches. Fix: set HOME to a folder that you may write to.", 1)
 
 
+def is_homeless(error: BaseException) -> bool:
+    """Whether a library failed because it looked for a home folder where there is none."""
+    return isinstance(error, RuntimeError) and "home directory" in str(error)
+
+
+def disk_error(error: OSError) -> LungCTError | None:
+    """What to tell of a disk that is full, read-only or closed to this user; None for any other OSError."""
+    if error.errno == errno.ENOENT and "temporary directory" in str(error):  # `tempfile` has tried all that it knows
+        return LungCTError(
+            "There is no folder for temporary files: none of the usual ones exists, may be written to and has room. "
+            "Fix: set TMPDIR to a folder that does."
+        )
+    fix = _DISK_FIXES.get(error.errno or 0)
+    if fix is None:
+        return None
+    where = f" at {error.filename}" if error.filename else ""
+    return LungCTError(f"{error.strerror}{where}. Fix: {fix.format(folder=_choice(error.filename))}.")
+
+
+def _choice(path: object) -> str:
+    """How to get another folder than that of `path`: by a variable for caches and temporary files."""
+    text = os.path.abspath(str(path)) if path else ""
+    if "huggingface" in text.split(os.sep) or _is_below(text, os.environ.get("HF_HOME")):
+        return "set HF_HOME to a folder that you may write to"
+    if _is_below(text, os.environ.get("TMPDIR") or "/tmp"):
+        return "set TMPDIR to a folder that you may write to and that has room"
+    return "choose a folder that you may write to"
+
+
+def _is_below(path: str, folder: str | None) -> bool:
+    return bool(folder) and path.startswith(os.path.join(os.path.abspath(str(folder)), ""))
+
+
 _DISK_FIXES = {
-    errno.ENOSPC: "free some space; what was written before is intact (training continues with --resume).",
-    errno.EDQUOT: "your disk quota is used up; free some space (training continues with --resume).",
-    errno.EACCES: "choose a folder you may write to (--output-dir).",
-    errno.EPERM: "choose a folder you may write to (--output-dir).",
-    errno.EROFS: "the file system is read-only; choose another folder (--output-dir).",
-    errno.ENOTDIR: "a part of that path is a file, not a folder; choose another folder (--output-dir).",
+    errno.ENOSPC: "free some space; what was written before is intact (training continues with --resume), or {folder}",
+    errno.EDQUOT: "your disk quota is used up; free some space (training continues with --resume), or {folder}",
+    errno.EACCES: "{folder}",
+    errno.EPERM: "{folder}",
+    errno.EROFS: "the file system is read-only; {folder}",
+    errno.ENOTDIR: "a part of that path is a file, not a folder; {folder}",
 }
 
 

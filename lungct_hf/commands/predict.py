@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import LungCTError, UsageError
+from ..errors import LungCTError, UsageError, disk_error
 from ..files import check_place
 
 if TYPE_CHECKING:
@@ -70,7 +70,9 @@ def predict(
         sys.stdout = None  # nothing more is flushed into the closed pipe
         raise typer.Exit(1) from None
     except OSError as error:
-        raise LungCTError(f"{error.filename or output or 'The output'}: {error.strerror or error}.") from error
+        raise disk_error(error) or LungCTError(
+            f"{error.filename or output or 'The output'}: {error.strerror or error}."
+        ) from error
     counts = ", ".join(f"{count:,} {name}" for name, count in manifest["decisions"].items())
     before = f", {manifest['rows_before']:,} of them before" if manifest["rows_before"] else ""
     typer.echo(

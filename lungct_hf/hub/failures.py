@@ -25,7 +25,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
-from ..errors import LungCTError, UsageError
+from ..errors import LungCTError, UsageError, is_homeless
 
 logger = logging.getLogger("lungct_hf")
 
@@ -149,6 +149,8 @@ def explain(error: Exception, target: Target, endpoint: str | None = None) -> Lu
         where = f" ({local.filename})" if local.filename else ""
         text = f"A file here could not be read or written{where}: {_LOCAL_ERRNO[local.errno or 0]}. "
         text += "Make room or choose another cache folder (HF_HOME), then try again."
+    elif any(is_homeless(e) for e in chain(error)):
+        text = "There is no home folder for what is fetched. Fix: set HF_HOME to a folder that you may write to."
     elif isinstance(answer, GatedRepoError):
         text = (
             f"{repo} is gated: its owner decides who may read it. Ask for access at {endpoint}/{repo}, then try again."

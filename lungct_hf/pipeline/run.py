@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
@@ -58,9 +59,9 @@ def predict_files(
     started = datetime.now(UTC)
     groups, listing = _groups(sources, options)
     units = [unit for group in groups for unit in group]
-    with tempfile.TemporaryDirectory() as scratch:
-        output = options.output
-        place = Path(scratch) / "journal" if output is None else output.with_name(f"{output.name}.journal")
+    output = options.output
+    with tempfile.TemporaryDirectory() if output is None else nullcontext(str(output.parent)) as folder:
+        place = Path(folder) / ("journal" if output is None else f"{output.name}.journal")
         journal = Journal(place, _header(model, options))
         try:
             resumed = sum(journal.rows.values())
