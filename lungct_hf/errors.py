@@ -109,15 +109,17 @@ def _choice(path: object) -> str:
     text = os.path.abspath(str(path)) if path else ""
     if "huggingface" in text.split(os.sep) or _is_below(text, os.environ.get("HF_HOME")):
         return "set HF_HOME to a folder that you may write to"
-    if _is_below(text, os.environ.get("TMPDIR") or "/tmp"):
+    temporary = os.path.abspath(os.environ.get("TMPDIR") or "/tmp")
+    if _is_below(text, temporary) and os.path.relpath(text, temporary).startswith(_OURS):
         return "set TMPDIR to a folder that you may write to and that has room"
-    return "choose a folder that you may write to"
+    return "choose a folder that you may write to (--output-dir, --output)"
 
 
 def _is_below(path: str, folder: str | None) -> bool:
     return bool(folder) and path.startswith(os.path.join(os.path.abspath(str(folder)), ""))
 
 
+_OURS = ("lungct-", "tmp", "torchinductor_")  # what temporary folders of ours and of the libraries begin with
 _DISK_FIXES = {
     errno.ENOSPC: "free some space; what was written before is intact (training continues with --resume), or {folder}",
     errno.EDQUOT: "your disk quota is used up; free some space (training continues with --resume), or {folder}",
