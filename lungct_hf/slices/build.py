@@ -10,6 +10,7 @@ from PIL import Image
 from .checks import check_picture
 from .dicom_header import Header
 from .frame import Frame
+from .geometry import is_turned, to_usual_view, with_square_pixels
 from .grey import one_channel
 from .limits import InputLimits
 from .report import InputReport, ordered
@@ -43,6 +44,20 @@ def picture_frame(
     return Frame(file, frame, picture, report, **place)
 
 
-def hu_frame(hu: np.ndarray, facts: dict[str, Any], file: str, frame: int, window: Window, **place: Any) -> Frame:
-    """A frame of HU, shape (height, width)."""
-    return picture_frame(Image.fromarray(window.apply(hu)), facts, file, frame, **place)
+def hu_frame(
+    hu: np.ndarray,
+    facts: dict[str, Any],
+    file: str,
+    frame: int,
+    window: Window,
+    *,
+    header: Header | None = None,
+    **place: Any,
+) -> Frame:
+    """A frame of HU, shape (height, width), brought to the usual view and to square pixels as its header says."""
+    header = header or Header()
+    values, pixel_mm = to_usual_view(hu, header.orientation), header.pixel_mm
+    if pixel_mm is not None and is_turned(header.orientation):
+        pixel_mm = pixel_mm[::-1]
+    picture = Image.fromarray(window.apply(np.ascontiguousarray(values)))
+    return picture_frame(with_square_pixels(picture, pixel_mm), facts, file, frame, header=header, **place)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .dicom_file import element
+from .geometry import check_pixel_size, is_square, letters_to_orientation
 from .series import is_axial, is_upright, numbers, position_along, slice_normal
 
 if TYPE_CHECKING:
@@ -25,7 +26,11 @@ _CHEST = ("CHEST", "THORAX", "LUNG", "TORSO", "BODY", "TRUNK", "CAP", "TAP", "NE
 
 @dataclass
 class Header:
-    """One frame's header: `codes` and `warnings` as in an input report; HU = stored value x `slope` + `intercept`."""
+    """One frame's header: `codes` and `warnings` as in an input report; HU = stored value x `slope` + `intercept`.
+
+    `orientation` is the direction in which the columns run, then that of the rows (geometry.py); `pixel_mm` the height
+    and the width of a pixel. Both are None where nobody says them.
+    """
 
     codes: set[str] = field(default_factory=set)
     warnings: set[str] = field(default_factory=set)
@@ -34,6 +39,8 @@ class Header:
     intercept: float = 0.0
     is_hu: bool = False
     position: float | None = None
+    orientation: tuple[float, ...] | None = None
+    pixel_mm: tuple[float, float] | None = None
 
 
 def read_header(dataset: Dataset, frame: int) -> Header:
@@ -91,17 +98,41 @@ def _judge_geometry(dataset: Dataset, frame: int, header: Header) -> None:
         image_type += [_word(value) for value in _values(element(frame_type, "FrameType"))]
     if {"LOCALIZER", "SCOUT", "TOPOGRAM"} & set(image_type):
         header.codes.add("not-axial")
-    group = _group(dataset, frame, "PlaneOrientationSequence") or dataset
-    orientation = numbers(element(group, "ImageOrientationPatient"), 6)
-    normal = slice_normal(orientation)
+    orientation, normal = read_orientation(_group(dataset, frame, "PlaneOrientationSequence") or dataset)
     if orientation is None or normal is None:
         header.warnings.add("orientation-unknown")
     elif not is_axial(normal):
         header.codes.add("not-axial")
-    elif not is_upright(orientation):
-        header.warnings.add("unusual-orientation")
+    else:
+        header.orientation = orientation
+        if not is_upright(orientation):
+            header.warnings.add("unusual-orientation")
+    header.pixel_mm = _pixel_size(dataset, frame)
+    if not is_square(header.pixel_mm):
+        header.warnings.add("pixels-not-square")
     group = _group(dataset, frame, "PlanePositionSequence") or dataset
     header.position = position_along(normal, numbers(element(group, "ImagePositionPatient"), 3))
+
+
+def read_orientation(group: Dataset) -> tuple[tuple[float, ...] | None, np.ndarray | None]:
+    """How a slice lies in the body, six direction cosines and its normal; None where the file does not say.
+
+    Files without an ImageOrientationPatient may still say it in letters (PatientOrientation).
+    """
+    orientation = numbers(element(group, "ImageOrientationPatient"), 6)
+    normal = slice_normal(orientation)
+    if normal is None:
+        orientation = letters_to_orientation(_values(element(group, "PatientOrientation")))
+        normal = slice_normal(orientation)
+    return (None, None) if normal is None else (orientation, normal)
+
+
+def _pixel_size(dataset: Dataset, frame: int) -> tuple[float, float] | None:
+    group = _group(dataset, frame, "PixelMeasuresSequence") or dataset
+    found = numbers(element(group, "PixelSpacing"), 2)
+    if found is None:  # only the shape of a pixel
+        found = numbers(element(dataset, "PixelAspectRatio"), 2)
+    return check_pixel_size(found)
 
 
 def _group(dataset: Dataset, frame: int, name: str) -> Dataset | None:

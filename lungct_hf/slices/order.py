@@ -9,9 +9,10 @@ from typing import BinaryIO
 
 from ..errors import BadSliceError
 from .dicom_file import element, integer, read_dataset
+from .dicom_header import read_orientation
 from .kind import HEAD, sniff
 from .read import IMAGE_SUFFIXES
-from .series import numbers, position_along, series_key, slice_normal
+from .series import numbers, position_along, series_key
 
 _MAX_HEADERS = 20_000  # a folder with more is no scan; reading all headers first would only keep its user waiting
 _NOT_DICOM = (*IMAGE_SUFFIXES, ".nii", ".nii.gz", ".zip", ".gif", ".pdf")
@@ -71,7 +72,7 @@ def _place(item: Item) -> _Place | None:
             dataset = read_dataset(handle, pixels=False)
     except (BadSliceError, OSError):
         return None
-    normal = slice_normal(numbers(element(dataset, "ImageOrientationPatient"), 6))
+    _, normal = read_orientation(dataset)
     position = position_along(normal, numbers(element(dataset, "ImagePositionPatient"), 3))
     key = series_key(element(dataset, "SeriesInstanceUID")) or ""
     return _Place(key, position, integer(dataset, "InstanceNumber"))

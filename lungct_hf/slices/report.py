@@ -61,7 +61,9 @@ WARNINGS: dict[str, str] = {
     "unit-unknown": "The file leaves open what its values measure; they were taken as HU.",
     "modality-unknown": "The file does not say that it is CT.",
     "body-part": "The file names another body part than the chest.",
-    "unusual-orientation": "The slice was not stored with the front of the body up and its right side at the left.",
+    "unusual-orientation": "The slice was not stored with the front of the body up and its right side at the left; it "
+    "was turned to that view.",
+    "pixels-not-square": "The pixels are not as high as wide in millimetres; the slice was resampled to square ones.",
     "orientation-unknown": "The file does not say how the slice lies in the body.",
     "derived": "The file says that the picture was computed from others.",
     "marks": "There may be a letter or a mark in the picture.",
