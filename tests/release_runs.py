@@ -15,6 +15,7 @@ from helpers import draw_slice, wake_up
 from lungct_hf import LungCTClassifier
 from lungct_hf.classes import Classes
 from lungct_hf.cohort import Split
+from lungct_hf.commands.external import judge_elsewhere
 from lungct_hf.contract import Contract
 from lungct_hf.decision import AbstainRule, Calibration
 from lungct_hf.evaluation import evaluate_predictions, write_predictions
@@ -25,7 +26,9 @@ from lungct_hf.known_sets import schema_1_classes
 from lungct_hf.model import build_network
 from lungct_hf.model.network import logits_and_features
 from lungct_hf.model.onnx_export import export_onnx
+from lungct_hf.slices.phantom import draw_phantom
 from lungct_hf.slices.preprocess import Preprocessing
+from lungct_hf.slices.window import LUNG_WINDOW
 
 ARCHITECTURE, SIZE = "mobilenetv2_035", 64
 CLASSES = schema_1_classes()
@@ -92,6 +95,26 @@ def finish(model: Path) -> None:
     write_json(model / "evaluation" / "metrics.json", report.metrics)
     write_eval_results(model)
     write_card(model)
+
+
+def write_elsewhere(folder: Path, *, people: int = 4) -> Path:
+    """data/clear and data/ill with windowed phantoms of `people` each, one copied, and a map.yaml for them."""
+    for name, label, first in (("clear", "normal", 500), ("ill", "malignant", 600)):
+        (folder / "data" / name).mkdir(parents=True)
+        for person in range(people):
+            for place in range(2):
+                hu = draw_phantom(label, first + person, 2.0 * place, size=160)
+                file = folder / "data" / name / f"{chr(97 + person)}{place}.png"
+                Image.fromarray(LUNG_WINDOW.apply(hu)).save(file)
+        (folder / "data" / name / "copy.png").write_bytes(file.read_bytes())
+    (folder / "map.yaml").write_text("title: Drawn elsewhere\nclasses: {clear: negative, ill: malignant}\n")
+    return folder
+
+
+def evaluate_elsewhere(run: Path, elsewhere: Path, name: str = "other") -> None:
+    """`lungct evaluate --external` on what write_elsewhere wrote."""
+    sets = [f"{name}={elsewhere / 'data'}"]
+    judge_elsewhere(str(run), sets, [f"{name}={elsewhere / 'map.yaml'}"], "refuse", 200, as_json=True)
 
 
 def make_split(classes: Classes) -> Split:

@@ -58,7 +58,8 @@ class Cohort:
 
     `window` turned HU into grey. `reports` has the input report of each slice, `left_out` how many slices or files
     were left out by reason, `bad_files` what could not be read, `notes` what a reader should know of the data,
-    `known_set` the set of known_sets.toml that the data are, as far as their names tell.
+    `known_set` the set of known_sets.toml that the data are, as far as their names tell, `class_map` the class that
+    each name in the data means.
     """
 
     kind: str
@@ -86,6 +87,7 @@ class Cohort:
     bad_files: tuple[BadFile, ...] = ()
     notes: tuple[str, ...] = ()
     known_set: KnownSet | None = None
+    class_map: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from posixpath import join
-from typing import Any
+from typing import Any, Literal
 
 from ..classes import spelling
 from ..errors import LungCTError
@@ -22,14 +22,21 @@ LAYOUTS = (
     "file_name and label, or for DICOM files a labels.csv with SeriesInstanceUID (or PatientID, ...) and label"
 )
 
+UNLABELLED = "everything"  # what all slices are called where nothing labels them
+
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the call asks for: the group column, the table of --labels, and whether only listed slices count."""
+    """What the call asks for: the group column, the table of --labels, and whether only listed slices count.
+
+    `unlabelled` is whether slices without a label will do: "refuse", "accept" where nothing labels any, or "all",
+    whose labels do not matter.
+    """
 
     group_column: str | None = None
     labels: LabelTable | None = None
     only_listed: bool = False
+    unlabelled: Literal["refuse", "accept", "all"] = "refuse"
 
 
 def list_tree(tree: Tree, source: str, wanted: Wanted, kind: str = "folder") -> Listing:
@@ -47,17 +54,22 @@ def list_tree(tree: Tree, source: str, wanted: Wanted, kind: str = "folder") -> 
         for name in tree.subfolders(root)
         if (split := canonical_split(name)) and tree.holds_slices(join(root, name))
     }
-    sections = list(split_of) or [root]
+    sections = (list(split_of) if wanted.unlabelled != "all" else []) or [root]
     table = wanted.labels or read_tables(tree, [root, *split_of])
     folders = {section: _class_folders(tree, section) for section in sections}
     listing = Listing(kind, source, [], {}, table, _group_column(table, wanted, source), list(tree.bad))
     if root:
         listing.notes.append(f'read the folder "{root}" inside it')
-    if split_of:
+    if split_of and wanted.unlabelled != "all":
         _check_strays(tree, root, [name.rsplit("/", 1)[-1] for name in split_of], between_splits=True)
     by_folder = _folders_are_classes(folders, table)
+    has_none = not table.label_column and not any(folders.values())
+    is_bare = wanted.unlabelled == "all" or (wanted.unlabelled == "accept" and has_none)
     for section in sections:
-        if by_folder and folders[section]:
+        if is_bare:
+            found = [path for path in tree.below(section) if tree.is_slice(path)]
+            listing.entries += [Entry(path, tree.files[path], label=UNLABELLED) for path in found]
+        elif by_folder and folders[section]:
             _check_strays(tree, section, folders[section])
             _add_classes(tree, section, folders[section], table, listing)
         elif table.label_column and not table.headers:
@@ -80,7 +92,11 @@ def list_tree(tree: Tree, source: str, wanted: Wanted, kind: str = "folder") -> 
         if name not in known and name.rpartition("#")[0] not in known
     ]
     listing.entries.sort(key=lambda entry: natural_key(entry.id))
-    if not by_folder:
+    if is_bare:
+        if not listing.entries:
+            raise _no_layout(tree, root, source, table)
+        listing.names = {"": [UNLABELLED]}
+    elif not by_folder:
         listing.names = _names_in_table(listing, table)
     elif any(folders.values()):
         listing.names = {split_of.get(section, ""): names for section, names in folders.items()}

@@ -59,7 +59,7 @@ def list_hub(repo: str, revision: str | None, wanted: Wanted) -> Listing:
         cause = e.__cause__ or e
         reason = str(cause).strip().split("\n")[0] or type(cause).__name__
         raise LungCTError(f'The Hub data set "{source}" could not be loaded: {reason}') from e
-    return list_tables(dict(tables), "hub", source, wanted.group_column, root=None)
+    return list_tables(dict(tables), "hub", source, wanted, root=None)
 
 
 def resolve_dataset(api: HfApi, repo: str, revision: str | None) -> tuple[str, list[str]]:

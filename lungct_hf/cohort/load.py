@@ -23,6 +23,7 @@ from ..errors import LungCTError, UsageError, require
 from ..known_sets import set_of_folders, set_of_source
 from ..slices.frame import Frame, Unreadable
 from ..slices.kind import HEAD, sniff
+from ..slices.limits import InputLimits
 from ..slices.order import Item
 from ..slices.preprocess import Preprocessing
 from ..slices.report import InputReport
@@ -36,6 +37,7 @@ from .label_table import LabelTable, read_labels_file
 from .link import regroup
 from .listing import BadFile, Entry, Listing, check_groups
 from .names import canonical_split, first_few
+from .outside import Outside
 from .reader import SliceReader, files_of, frames_of
 from .rule import Cuts, needs_backbone, parse_grouping
 from .sources import list_source
@@ -92,6 +94,7 @@ def load_cohort(
     on_bad_file: Literal["refuse", "skip"] = "refuse",
     group_key: Path | None = None,
     preprocessing: Preprocessing | None = None,
+    outside: Outside | None = None,
     progress: bool = True,
 ) -> Cohort:
     """Read the data set that `data` names: a folder, a zip archive, parquet, or a Hub id (owner/name[@revision]).
@@ -118,6 +121,9 @@ def load_cohort(
         group_key: the file with the key of those hashes; made where it is needed and not there. Without it, the key is
             random and forgotten.
         preprocessing: keep the slices as this makes them for a network (`Cohort.squares`).
+        outside: read the data as evidence about a model that was not made from them, in place of `classes`: nothing
+            that the input check refuses is left out, the check holds slices to the model's own, and the classes are
+            those that `outside` gives them.
 
     Raises:
         UsageError: `data` is none of these forms, or an argument means nothing.
@@ -131,7 +137,8 @@ def load_cohort(
     if rule and needs_backbone(rule):
         raise UsageError(f'The grouping "{rule}" needs features: load the data first, then use `regroup`.')
     table = None if labels is None else read_labels_file(Path(labels).expanduser())
-    listing = list_source(data, Wanted(column, table, only_listed=slices == "listed"))
+    unlabelled = "refuse" if outside is None else outside.unlabelled
+    listing = list_source(data, Wanted(column, table, slices == "listed", unlabelled))
     column = None if rule or from_header else listing.group_column
     where = f'"{listing.source}"'
     if slices == "listed" and not (listing.table and listing.table.lists_slices):
@@ -139,11 +146,15 @@ def load_cohort(
     if not listing.names:
         raise LungCTError(f"{where} holds no slices with a label. Fix: fill in the labels.")
     _refuse_patients_as_classes(listing)
-    mapped = resolve_classes(listing.names, classes, where, numbers=listing.numbers)
+    if outside is None:
+        mapped = resolve_classes(listing.names, classes, where, numbers=listing.numbers)
+    else:
+        classes, mapped = outside.classes, outside.resolve(listing.names, where)
     require_readers(listing)
 
-    found = _look_at_all(listing, window or LUNG_WINDOW, preprocessing, progress)
-    kept, left_out = _choose([seen for one in found for seen in one.slices], between, where)
+    checked = None if outside is None else outside.limits
+    found = _look_at_all(listing, window or LUNG_WINDOW, checked, preprocessing, progress)
+    kept, left_out = _choose([seen for one in found for seen in one.slices], between, where, outside is not None)
     left_out.update(listing.left_out)
     for one in found:
         left_out.update(one.left_out)
@@ -198,6 +209,7 @@ def load_cohort(
         bad_files=tuple(bad),
         notes=(*listing.notes, *mapped.notes),
         known_set=set_of_folders(mapped.of) or set_of_source(listing.source),
+        class_map=mapped.of,
     )
     cohort = _grouped(cohort, listing, kept, pseudonyms, rule, column, cuts, from_header, progress)
     return replace(cohort, notes=(*cohort.notes, *notes_on(cohort)))
@@ -210,14 +222,18 @@ def require_readers(listing: Listing) -> None:
 
 
 def _look_at_all(
-    listing: Listing, window: Window, preprocessing: Preprocessing | None, progress: bool
+    listing: Listing,
+    window: Window,
+    limits: InputLimits | None,
+    preprocessing: Preprocessing | None,
+    progress: bool,
 ) -> list[_Found]:
     """What each entry gives. Threads: decoding releases the GIL."""
     budget = _Budget(preprocessing)
     total = len(listing.entries)
     pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
     try:
-        looks = pool.map(lambda i: _look(i, listing.entries[i], listing.table, window, budget), range(total))
+        looks = pool.map(lambda i: _look(i, listing.entries[i], listing.table, window, limits, budget), range(total))
         return list(tqdm(looks, total=total, desc="Reading slices", unit="file", delay=2, disable=not progress))
     finally:
         pool.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for all the rest
@@ -239,21 +255,35 @@ class _Budget:
         return np.asarray(self._preprocessing.letterbox(frame.image))
 
 
-def _look(number: int, entry: Entry, table: LabelTable | None, window: Window, budget: _Budget) -> _Found:
+def _look(
+    number: int,
+    entry: Entry,
+    table: LabelTable | None,
+    window: Window,
+    limits: InputLimits | None,
+    budget: _Budget,
+) -> _Found:
     found = _Found()
     for item in files_of(entry):
         if isinstance(item, Unreadable):
             found.bad.append(BadFile(item.file, plain_reason(item.detail)))
             continue
         try:
-            _look_at_file(number, entry, item, table, window, budget, found)
+            _look_at_file(number, entry, item, table, window, limits, budget, found)
         except (OSError, LungCTError) as error:
             found.bad.append(BadFile(item.file, plain_reason(str(error))))
     return found
 
 
 def _look_at_file(
-    number: int, entry: Entry, item: Item, table: LabelTable | None, window: Window, budget: _Budget, found: _Found
+    number: int,
+    entry: Entry,
+    item: Item,
+    table: LabelTable | None,
+    window: Window,
+    limits: InputLimits | None,
+    budget: _Budget,
+    found: _Found,
 ) -> None:
     with item.open() as handle:
         digest = hashlib.file_digest(handle, "sha256").hexdigest()  # type: ignore[arg-type]  # BinaryIO has readinto
@@ -268,7 +298,7 @@ def _look_at_file(
             found.left_out["without a label in the table"] += 1
             return
         slices: list[Seen] = []
-        for frame in frames_of(item, handle, window, nested=item.file != entry.id):
+        for frame in frames_of(item, handle, window, nested=item.file != entry.id, limits=limits):
             if isinstance(frame, Unreadable):
                 found.bad.append(BadFile(frame.file, plain_reason(frame.detail)))
             else:
@@ -316,7 +346,9 @@ def _see(
     )
 
 
-def _choose(found: list[Seen], between: tuple[float, float] | None, where: str) -> tuple[list[Seen], Counter[str]]:
+def _choose(
+    found: list[Seen], between: tuple[float, float] | None, where: str, keep_refused: bool
+) -> tuple[list[Seen], Counter[str]]:
     """The slices that take part, and how many do not by reason: first the range of positions, then the input check."""
     left_out: Counter[str] = Counter()
     inside = [True] * len(found)
@@ -336,7 +368,7 @@ def _choose(found: list[Seen], between: tuple[float, float] | None, where: str) 
     for seen, is_inside in zip(found, inside, strict=True):
         if not is_inside:
             left_out["outside the range of positions"] += 1
-        elif seen.is_volume and seen.report.reason:
+        elif seen.is_volume and seen.report.reason and not keep_refused:
             left_out[seen.report.reason] += 1
         else:
             kept.append(seen)

@@ -14,6 +14,7 @@ from ..errors import BadSliceError, LungCTError, brief
 from ..slices.archive import zip_items
 from ..slices.frame import Frame, Unreadable
 from ..slices.kind import HEAD, sniff
+from ..slices.limits import InputLimits
 from ..slices.order import Item
 from ..slices.source import open_item
 from ..slices.window import Window
@@ -45,10 +46,12 @@ def files_of(entry: Entry) -> Iterator[Item | Unreadable]:
             yield Unreadable(entry.id, error.reason, str(error))
 
 
-def frames_of(item: Item, handle: BinaryIO, window: Window, *, nested: bool) -> Iterator[Frame | Unreadable]:
-    """The slices of one file, in the model's window, each with its report; no limits of a model apply."""
+def frames_of(
+    item: Item, handle: BinaryIO, window: Window, *, nested: bool, limits: InputLimits | None = None
+) -> Iterator[Frame | Unreadable]:
+    """The slices of one file, in the model's window, each with its report; without `limits` no model's apply."""
     handle.seek(0)
-    return open_item(Item(item.file, lambda: handle), window, nested=nested)
+    return open_item(Item(item.file, lambda: handle), window, limits, nested=nested)
 
 
 @dataclass

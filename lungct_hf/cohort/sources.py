@@ -10,7 +10,7 @@ from .hub import list_hub, parse_hub_id
 from .listing import Listing
 from .names import METADATA_NAMES
 from .table import list_parquet
-from .tree import Tree
+from .tree import DiskFile, Tree, is_slice_name
 
 FORMS = (
     "a folder or zip archive of slices, a parquet file or a folder of them, or a Hub data set id (owner/name or "
@@ -48,14 +48,16 @@ def _list_directory(path: Path, wanted: Wanted) -> Listing:
         tables = [name for name in tree.side if name.endswith(".parquet") and Path(name).name not in METADATA_NAMES]
         if tables:
             _refuse_labels(wanted)
-            return list_parquet(path, [path / name for name in tables], source, wanted.group_column)
+            return list_parquet(path, [path / name for name in tables], source, wanted)
     return list_tree(tree, source, wanted)
 
 
 def _list_file(path: Path, data: str, wanted: Wanted) -> Listing:
     if path.suffix.lower() == ".parquet":
         _refuse_labels(wanted)
-        return list_parquet(path.parent, [path], path.name, wanted.group_column)
+        return list_parquet(path.parent, [path], path.name, wanted)
+    if path.suffix.lower() != ".zip" and wanted.unlabelled != "refuse" and is_slice_name(path.name):
+        return list_tree(Tree({path.name: DiskFile(path)}), path.name, wanted)
     if path.suffix.lower() != ".zip":
         raise UsageError(f'"{data}" is a file, but no parquet file and no zip archive. Needed: {FORMS}.')
     try:

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO
 
 from ..errors import BadSliceError, LungCTError
+from .folder import UNLABELLED, Wanted
 from .listing import BadFile, Entry, Listing
 from .names import (
     IMAGE_COLUMNS,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     import datasets
 
 
-def list_parquet(root: Path, files: list[Path], source: str, group_column: str | None) -> Listing:
+def list_parquet(root: Path, files: list[Path], source: str, wanted: Wanted) -> Listing:
     """List parquet `files`; pictures given as paths are looked for below `root`.
 
     A file belongs to the split that its own or its folder's name begins with ("train-00000-of-00002.parquet").
@@ -60,7 +61,7 @@ def list_parquet(root: Path, files: list[Path], source: str, group_column: str |
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         cause = error.__cause__ or error
         raise LungCTError(f'"{source}" cannot be read as one table: {_first_line(cause)}') from error
-    return list_tables(dict(tables), "parquet", source, group_column, root)
+    return list_tables(dict(tables), "parquet", source, wanted, root)
 
 
 def _scratch() -> str:
@@ -71,7 +72,7 @@ def _scratch() -> str:
 
 
 def list_tables(
-    tables: dict[str, datasets.Dataset], kind: str, source: str, group_column: str | None, root: Path | None
+    tables: dict[str, datasets.Dataset], kind: str, source: str, wanted: Wanted, root: Path | None
 ) -> Listing:
     """List the rows of `tables`, {split name: Dataset}, in that order: pictures, DICOM files or NIfTI volumes.
 
@@ -82,19 +83,19 @@ def list_tables(
 
     columns = list(next(iter(tables.values())).column_names)
     image = _image_column(columns, source)
-    label = find_column(columns, LABEL_COLUMNS)
-    if label is None:
+    label = find_column(columns, LABEL_COLUMNS) if wanted.unlabelled != "all" else None
+    if label is None and wanted.unlabelled == "refuse":
         raise LungCTError(
             f'"{source}" has no label column (it has: {", ".join(columns)}). Fix: add a column label with the name of '
             f"each slice's class."
         )
-    column = find_group_column(columns, group_column, f'"{source}"')
+    column = find_group_column(columns, wanted.group_column, f'"{source}"')
     split_column = find_column(columns, SPLIT_COLUMNS)
     encoded = [_undecoded(table, image, source) for table in tables.values()]
     keys, labels, groups, splits = [], [], [], []
     for key, table in tables.items():
         keys += [f"{key}/{i}" for i in range(len(table))]
-        labels += _labels(table, label)
+        labels += _labels(table, label) if label is not None else [UNLABELLED] * len(table)
         groups += [cell(value) for value in (table[column][:] if column else [""] * len(table))]
         named = table[split_column][:] if split_column and split_column != label else [key] * len(table)
         splits += [canonical_split(cell(value)) or "" for value in named]
@@ -102,7 +103,7 @@ def list_tables(
     paths, embedded = _paths(pictures)
     ids = _ids(paths, splits, keys)
     names: dict[str, list[str]] = {}
-    listing = Listing(kind, source, [], names, group_column=column, numbers=_numbers(label))
+    listing = Listing(kind, source, [], names, group_column=column, numbers=_numbers(label or LABEL_COLUMNS[0]))
     for i, said in enumerate(labels):
         if not said:
             listing.bad.append(BadFile(ids[i], "it has no label"))

@@ -13,6 +13,7 @@ import typer
 from ..classes import HELP as CLASSES
 from ..errors import LungCTError, UsageError, require
 from ..files import write_json
+from .external import judge_elsewhere, show_external
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,8 +51,28 @@ def evaluate(
     on_bad_file: Annotated[str, typer.Option(help="With --data: refuse or skip unreadable files.")] = "refuse",
     replicates: Annotated[int, typer.Option(min=100, help="Bootstrap draws behind the intervals.")] = 2000,
     as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json instead of the tables.")] = False,
+    external: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=DATA: test the model on slices that it was not made from, and store the outcome with it."
+        ),
+    ] = None,
+    external_classes: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FILE.yaml: what that set's classes are for the model (docs/data.md)."),
+    ] = None,
 ) -> None:
     """Judge a model: grouped and image-level figures with intervals, beside what no learning reaches."""
+    if external or external_classes:
+        beside = {"--data": data, "--output": output} | {"--split": split, "--labels": labels}
+        beside |= {"--classes": classes, "--grouping": grouping}
+        if alone := [flag for flag, value in beside.items() if value is not None]:
+            raise UsageError(
+                f"{' and '.join(alone)} and --external are two calls. Fix: first test elsewhere with --external, "
+                "which stores the outcome with the model; later calls show it."
+            )
+        judge_elsewhere(model, external or [], external_classes or [], on_bad_file, replicates, as_json=as_json)
+        return
     of_data = {"--split": split, "--grouping": grouping, "--classes": classes, "--labels": labels}
     if data is None and (alone := [flag for flag, value in of_data.items() if value is not None]):
         raise UsageError(f"{' and '.join(alone)} belong to --data. Fix: name the data set as well.")
@@ -66,19 +87,23 @@ def evaluate(
     from rich.console import Console
 
     if data is None:
-        report, name, differences = _stored(model, replicates)
+        report, name, differences, elsewhere = _stored(model, replicates)
         cohort, source = None, None
     else:
         wanted: dict[str, Any] = {"grouping": grouping, "on_bad_file": on_bad_file, "progress": not as_json}
         wanted |= {"labels": None if labels is None else str(labels)}
         report, name, cohort = _fresh(model, data, split, classes, replicates, wanted)
-        differences, source = None, cohort.source
+        differences, source, elsewhere = None, cohort.source, None
     if output is not None:
-        _write(report, output, name, source, cohort)
+        _write(report, output, name, source, cohort, elsewhere)
     if as_json:
-        typer.echo(json.dumps(report.metrics, indent=2, ensure_ascii=False, allow_nan=False))
+        shown = report.metrics | ({"external": elsewhere} if elsewhere else {})
+        typer.echo(json.dumps(shown, indent=2, ensure_ascii=False, allow_nan=False))
     else:
-        _show(Console(highlight=False), report.metrics, name, source, differences)
+        console = Console(highlight=False)
+        _show(console, report.metrics, name, source, differences)
+        if elsewhere is not None:
+            show_external(console, elsewhere)
         if output is not None:
             typer.echo(f"Wrote {output / 'report.html'}, metrics.json and plots.")
     if differences:
@@ -88,10 +113,12 @@ def evaluate(
         )
 
 
-def _stored(model: str, replicates: int) -> tuple[Report, str, list[str] | None]:
-    """The report from a model's own predictions, and where its metrics.json says something else (None: has none)."""
+def _stored(model: str, replicates: int) -> tuple[Report, str, list[str] | None, dict[str, Any]]:
+    """The report from a model's own predictions, where its metrics.json says something else (None: has none), and its
+    tests on other data."""
     from ..evaluation import evaluate_predictions
     from ..evaluation.differences import differences
+    from ..evaluation.external import problems, sets_of
     from ..hub.model_repo import EVIDENCE_FILES, LUNGCT, PREDICTIONS, ModelRepo
 
     repo = ModelRepo.open(model, files=EVIDENCE_FILES)
@@ -109,7 +136,10 @@ def _stored(model: str, replicates: int) -> tuple[Report, str, list[str] | None]
         seed=seed,
     )
     same_draws = stored.get("bootstrap") == report.metrics["bootstrap"]
-    return report, repo.name, differences(stored, report.metrics, intervals=same_draws) if stored else None
+    wrong = differences(stored, report.metrics, intervals=same_draws) if stored else None
+    if elsewhere := [sentence for _, sentence in problems(repo)]:
+        wrong = [*(wrong or []), *elsewhere]
+    return report, repo.name, wrong, {} if elsewhere else sets_of(repo)
 
 
 def _fresh(
@@ -184,19 +214,28 @@ def _in_classes_of(classes: Classes, cohort: Cohort) -> Cohort:
     return replace(cohort, classes=classes, labels=number[cohort.labels])
 
 
-def _write(report: Report, folder: Path, name: str, source: str | None, cohort: Cohort | None) -> None:
+def _write(
+    report: Report,
+    folder: Path,
+    name: str,
+    source: str | None,
+    cohort: Cohort | None,
+    elsewhere: dict[str, Any] | None,
+) -> None:
     from ..evaluation.contact_sheet import write_contact_sheet
     from ..evaluation.page import write_page
     from ..evaluation.plots import write_plots
 
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "metrics.json", report.metrics)
+    if elsewhere:
+        write_json(folder / "external.json", elsewhere)
     pictures = write_plots(report, folder)
     if cohort is not None:
         place = {str(key): row for row, key in enumerate(cohort.ids.tolist())}
         sheet = write_contact_sheet(report, lambda key: cohort.read(place[key]), folder / "worst_errors.png")
         pictures += [sheet] if sheet else []
-    write_page(report, pictures, folder / "report.html", model=name, data=source)
+    write_page(report, pictures, folder / "report.html", model=name, data=source, external=elsewhere)
 
 
 def _show(

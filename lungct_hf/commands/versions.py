@@ -102,11 +102,15 @@ def compare(
     from ..files import write_json
     from ..release.compare import compare as difference
     from ..release.compare import rows, write_plot
+    from ..release.external import rows as external_rows
+    from ..release.external import side_by_side
 
     disable_progress_bars()
     (one, first), (two, second) = _evidence(a), _evidence(b)
     found = difference(one, two, replicates=replicates)
+    elsewhere = side_by_side(one.repo, two.repo, replicates=replicates)
     record = {"a": first, "b": second, **found.to_json()}
+    record["external"] = {pair.name: {"slices": pair.slices, "a": pair.a, "b": pair.b} for pair in elsewhere}
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         write_json(output / "comparison.json", record)
@@ -125,6 +129,16 @@ def compare(
     console.print(f"A: {first}\nB: {second}\n{found.how}", markup=False)
     console.print(table)
     console.print("[dim]Brackets: 95 % intervals of the difference, whole groups resampled.[/dim]")
+    if not elsewhere:
+        console.print("No outside set was shown to both.")
+        return
+    table = Table("elsewhere, %", "A", "B", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for pair in elsewhere:
+        for line in external_rows(pair):
+            table.add_row(*line)
+    console.print(table)
+    shown = "; ".join(f"{pair.name}: the {pair.slices} slices that both were shown" for pair in elsewhere)
+    console.print(f"{shown}. The intervals are those of each, whole groups resampled.", markup=False)
 
 
 def _evidence(model: str) -> tuple[Evidence, str]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
 from ..files import write_atomic
+from ..hub.external import NEVER
 from . import tables
 from .report import BASELINES, Report
 
@@ -24,8 +27,19 @@ _CAPTIONS = {
 }
 
 
-def write_page(report: Report, pictures: list[Path], path: Path, *, model: str, data: str | None = None) -> Path:
-    """Write the page with the PNGs `pictures` inside it; `model` and `data` are named in its heading."""
+def write_page(
+    report: Report,
+    pictures: list[Path],
+    path: Path,
+    *,
+    model: str,
+    data: str | None = None,
+    external: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the page with the PNGs `pictures` inside it; `model` and `data` are named in its heading.
+
+    `external` are the model's tests on other data by set, None where the page is not about the model itself.
+    """
     metrics = report.metrics
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -47,6 +61,13 @@ def write_page(report: Report, pictures: list[Path], path: Path, *, model: str, 
         protocol=metrics["protocol"],
         bootstrap=metrics["bootstrap"],
         baselines=[(tables.SOURCES[name], BASELINES[name]) for name in metrics["baselines"]],
+        external=external
+        if external is None
+        else [
+            (tables.external_title(name, one), tables.external_rows(one), tables.external_notes(one))
+            for name, one in external.items()
+        ],
+        never=NEVER,
         pooling=metrics["test"]["cases"]["pooling"],
         pictures=[(file.stem, _CAPTIONS.get(file.stem, ""), _inline(file)) for file in pictures],
     )

@@ -186,3 +186,43 @@ def notes(metrics: Metrics) -> list[str]:
     if metrics.get("training_slices_known") is False:
         found.append("The model does not say which slices it was trained on, so they may be among these.")
     return found
+
+
+# --- external tests (external.py), by set
+
+
+def external_title(name: str, entry: Metrics) -> str:
+    """What the set is."""
+    found = entry["figures"]
+    shown = name if entry["title"] == name else f"{name} ({entry['title']})"
+    return f"Tested elsewhere: {shown}, {found['slices']} slices of {found['groups']} groups"
+
+
+def external_rows(entry: Metrics) -> Rows:
+    """(what, of all slices, of the answers, forced): shares in per cent, a dash where the set has none."""
+    found = entry["figures"]
+    rows: Rows = [(name, percent(found[name]["share"]), "", "") for name in ("refused", "abstained", "answered")]
+    for name, text in {"false_alarms": "false alarms", "sensitivity": "sensitivity"}.items():
+        if found["forced"][name] is not None:
+            rows.append((text, *(percent(found[way][name]) for way in ("all", "answers", "forced"))))
+    if found["forced"]["balanced_accuracy"] is not None:
+        balanced = [percent(found[way]["balanced_accuracy"]) for way in ("answers", "forced")]
+        rows.append(("balanced accuracy", "", *balanced))
+    return rows
+
+
+def external_notes(entry: Metrics) -> list[str]:
+    """What its classes are for the model, why slices were refused or not answered, and what is to be known."""
+    found, notes = entry["figures"], []
+    counts = [f"{one['slices']} {label} ({one['groups']} groups)" for label, one in found["labels"].items()]
+    notes.append(f"Slices: {', '.join(counts)}.")
+    for name, by in (("refused", "codes"), ("abstained", "reasons")):
+        if found[name][by]:
+            notes.append(f"{name[:1].upper()}{name[1:]}: {_counted(found[name][by])}.")
+    if entry["left_out"]:
+        notes.append(f"Left out: {_counted(entry['left_out'])}.")
+    return notes + found["cautions"]
+
+
+def _counted(counts: Metrics) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())

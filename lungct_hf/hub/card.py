@@ -23,6 +23,7 @@ from ..files import write_atomic
 from ..resources import shipped
 from . import caveats, results, wording
 from .author import PLACEHOLDER, author_text, with_author_text
+from .external import external_facts
 from .model_repo import CARD, EVAL_RESULTS, ModelRepo
 
 METRICS = {
@@ -38,8 +39,9 @@ def render_card(model: str | Path | ModelRepo, repo_id: str | None = None) -> st
     """The card of a model (its directory, or the open repo) as Markdown, with the invitation where an author's text
     may go.
 
-    Reads config.json, lungct.json and, if it is there, evaluation/metrics.json; without the last the card says that no
-    evaluation is recorded. Raises LungCTError when a file is missing or not JSON.
+    Reads config.json, lungct.json and, if they are there, evaluation/metrics.json and external.json; without them the
+    card says that no evaluation is recorded, or that the model was never tested elsewhere. Raises LungCTError when a
+    file is missing or not JSON.
     """
     repo = model if isinstance(model, ModelRepo) else ModelRepo(Path(model))
     config, contract, metrics, provenance = repo.config, repo.lungct, repo.metrics, repo.provenance
@@ -72,6 +74,7 @@ def render_card(model: str | Path | ModelRepo, repo_id: str | None = None) -> st
         release=wording.release(contract.get("release") or {}),
         limitations=caveats.limitations(data, labels, metrics, contract.get("calibration"), older=older),
         references=caveats.references(data, architecture),
+        external=external_facts(repo.external) if repo.external or not older else None,
         **results.result_facts(labels, metrics, contract.get("calibration"), repo.path),
     )
     return with_author_text(str(card), "")

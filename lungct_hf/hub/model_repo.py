@@ -24,6 +24,7 @@ logger = logging.getLogger("lungct_hf")
 CONFIG, LUNGCT, WEIGHTS = "config.json", "lungct.json", "model.safetensors"
 CARD, CHANGELOG, EVAL_RESULTS = "README.md", "CHANGELOG.md", ".eval_results/lungct.yaml"
 METRICS, PREDICTIONS, SPLIT = "evaluation/metrics.json", "evaluation/predictions.parquet", "evaluation/split.csv"
+EXTERNAL, EXTERNAL_FOLDER = "evaluation/external.json", "evaluation/external"  # tests on other data
 MODEL = (CONFIG, LUNGCT, WEIGHTS)  # without these there is none
 # Patterns of what is fetched for a purpose: to know what a model is, and to judge it.
 CONTRACT_FILES = (CONFIG, LUNGCT)
@@ -144,6 +145,11 @@ class ModelRepo:
     def metrics(self) -> dict[str, Any] | None:
         """evaluation/metrics.json, None where there is none."""
         return self._json(METRICS) if self.has(METRICS) else None
+
+    @cached_property
+    def external(self) -> dict[str, Any] | None:
+        """evaluation/external.json, None for a model that was never tested outside the data it was made from."""
+        return self._json(EXTERNAL) if self.has(EXTERNAL) else None
 
     @cached_property
     def contract(self) -> Contract:

@@ -141,13 +141,13 @@ def operating_facts(metrics: Facts) -> Facts | None:
     if not block:
         return None
     ways = {"by slice": block["slices"], "a group's slices pooled": block["cases"]}
-    areas = listed([f"{_interval(one['auroc'], ratio)} {way}" for way, one in ways.items()])
+    areas = listed([f"{interval(one['auroc'], ratio)} {way}" for way, one in ways.items()])
     counts = block["slices"]["n"]
     rows = []
     for name in block["slices"]["points"] or {}:
         figure, _, share = name.partition("-")
         for way, one in ways.items():
-            point = {side: _interval(one["points"][name][side], percent) for side in ("sensitivity", "specificity")}
+            point = {side: interval(one["points"][name][side], percent) for side in ("sensitivity", "specificity")}
             rows.append({"name": f"cut for {share} % {figure}, {way}"} | point)
     return {
         "sentence": (
@@ -232,8 +232,8 @@ def _rule_sentences(rule: Facts, test: Facts) -> list[str]:
     found = test.get("abstention")
     if found:
         said.append(
-            f"On the test fold it answered {_interval(found['coverage'], percent)} of the slices; "
-            f"{_interval(found['error'], percent)} of these answers were wrong."
+            f"On the test fold it answered {interval(found['coverage'], percent)} of the slices; "
+            f"{interval(found['error'], percent)} of these answers were wrong."
         )
     return said
 
@@ -270,11 +270,11 @@ def _class_row(name: str, block: Facts) -> Facts:
 
 def _percent(block: Facts, name: str) -> str:
     """A figure of a block as "83.2 % [70.1, 91.0]", without the brackets where no interval is recorded."""
-    return _interval({"value": block.get(name)} | _bounds(block, name), percent)
+    return interval({"value": block.get(name)} | _bounds(block, name), percent)
 
 
 def _ratio(block: Facts, name: str) -> str:
-    return _interval({"value": block.get(name)} | _bounds(block, name), ratio)
+    return interval({"value": block.get(name)} | _bounds(block, name), ratio)
 
 
 def _bounds(block: Facts, name: str) -> Facts:
@@ -282,11 +282,12 @@ def _bounds(block: Facts, name: str) -> Facts:
     return {"low": found.get("low"), "high": found.get("high")}
 
 
-def _interval(interval: Facts, show: Any) -> str:
-    value = show(interval.get("value"))
-    if interval.get("value") is None or interval.get("low") is None:
+def interval(found: Facts, show: Any) -> str:
+    """{value, low, high} as "83.2 % [70.1, 91.0]", without the brackets where no interval is recorded."""
+    value = show(found.get("value"))
+    if found.get("value") is None or found.get("low") is None:
         return str(value)
-    low, high = (show(interval[end]).removesuffix(" %") for end in ("low", "high"))
+    low, high = (show(found[end]).removesuffix(" %") for end in ("low", "high"))
     return f"{value} [{low}, {high}]"
 
 

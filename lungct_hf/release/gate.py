@@ -15,6 +15,7 @@ from ..hub.model_repo import WEIGHTS, ModelRepo
 from .canaries import TOLERANCE, Canaries, read_canaries
 from .compare import Comparison, compare, other_classes
 from .evidence import Evidence, read_evidence
+from .external import worse_elsewhere
 from .prepare import Prepared
 from .reasons import Reason
 from .record import file_hashes
@@ -47,6 +48,7 @@ def judge(prepared: Prepared, version: Version, remote: Remote, last: Last | Non
             reasons += [
                 *_regression(found, last.tag, notes),
                 *_calibration(found, prepared.evidence, former, last.tag),
+                *worse_elsewhere(ModelRepo(prepared.folder), last.repo, last.tag, notes),
             ]
     except (LungCTError, UsageError) as error:
         reasons.append(Reason("regression", f"it cannot be compared with {last.tag}: {error}"))

@@ -16,6 +16,7 @@ from ..hub.model_repo import CHANGELOG, LUNGCT, METRICS, WEIGHTS, ModelRepo
 from . import content, evidence
 from .canaries import Canaries, deviations, draw_canaries, images_of, read_canaries, write_canaries
 from .evidence import Evidence
+from .external import external_reasons
 from .loaders import score
 from .reasons import Reason
 from .record import Record, content_hash, file_hashes, write_record
@@ -47,7 +48,7 @@ def inspect(run: Path, *, token: str | None = None) -> tuple[Evidence, list[Reas
     ids += [*found.split.ids.tolist(), *found.split.groups.tolist()]
     reasons = content.pickles(files) + content.secrets(files, token) + content.patient_data(files, ids, found.classes)
     reasons += evidence.manifest_reasons(found) + evidence.metrics_reasons(found) + evidence.rule_reasons(found)
-    reasons += evidence.operating_reasons(found)
+    reasons += evidence.operating_reasons(found) + external_reasons(model)
     reasons += evidence.card_reasons(model, [(model.release or {}).get("repo")])
     return found, reasons + evidence.eval_results_reasons(model)
 
@@ -85,9 +86,13 @@ def _without_release(folder: Path, lungct: dict[str, Any]) -> None:
 
 
 def _rebuild(folder: Path, found: Evidence) -> None:
+    from ..evaluation.external import rebuilt, write_sets
     from ..evaluation.plots import write_plots
 
     write_json(folder / METRICS, found.metrics)
+    repo = ModelRepo(folder)
+    if repo.external and external_reasons(repo):
+        write_sets(folder, rebuilt(repo))
     write_plots(found.report, folder / "evaluation")
     write_eval_results(folder)
     write_card(folder)

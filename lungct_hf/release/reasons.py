@@ -28,6 +28,10 @@ CODES = {
     "patient-data": "a DICOM file, a DICOM tag of a person or a person's name is among the files or ids",
     "metrics-mismatch": "metrics.json does not follow from predictions.parquet",
     "calibration-mismatch": "the stored abstentions or the rule's promise do not follow from the stored answers",
+    "external-mismatch": "what is stored of tests elsewhere does not follow from its predictions",
+    "external-stale": "a test elsewhere was made with other weights, or with another window or input check",
+    "external-false-alarms": "more false alarms elsewhere than the last version had, beyond its interval",
+    "external-missing": "an outside set that the last version was tested on is not tested any more",
     "card-mismatch": "README.md was edited outside the author's text",
 }
 HARD = ("tag-exists", "pickle", "secret")  # published is published: no override

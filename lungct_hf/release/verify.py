@@ -10,7 +10,7 @@ from ..contract import ONNX_FILE
 from ..errors import LungCTError
 from ..files import sha256_of
 from ..hub.model_repo import MODEL, ModelRepo
-from . import content, evidence
+from . import content, evidence, external
 from .canaries import FOLDER, deviations, read_canaries
 from .loaders import score
 from .reasons import Reason
@@ -116,6 +116,7 @@ def _evidence(repo: ModelRepo, found: Verification) -> Split | None:
         said = "the cuts for disease in lungct.json are those that the validation slices give"
         found.check(said, evidence.operating_reasons(stored))
     found.check(".eval_results follows from metrics.json", evidence.eval_results_reasons(repo))
+    _external(repo, found)
     record = repo.release or {}
     found.check(
         "the card is what the model's files give", evidence.card_reasons(repo, [record.get("repo"), repo.repo_id])
@@ -126,6 +127,14 @@ def _evidence(repo: ModelRepo, found: Verification) -> Split | None:
             f"To be sure: pip install lungct-hf=={record['package_version']}"
         )
     return split
+
+
+def _external(repo: ModelRepo, found: Verification) -> None:
+    """Check what is stored of tests on other data, where there is any."""
+    reasons = external.external_reasons(repo)
+    if reasons or repo.external:
+        names = ", ".join((repo.external or {}).get("sets") or {})
+        found.check(f"the tests elsewhere ({names}) follow from their predictions and lungct.json", reasons)
 
 
 def _people(repo: ModelRepo, split: Split | None, found: Verification) -> None:

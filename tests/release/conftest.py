@@ -12,7 +12,7 @@ from lungct_hf.release.prepare import prepare, seal
 from lungct_hf.release.publish import Order, new_record
 from lungct_hf.release.remote import Remote
 from lungct_hf.release.version import Version
-from release_runs import write_run
+from release_runs import evaluate_elsewhere, write_elsewhere, write_run
 
 __all__ = ["environment", "hub", "no_account", "token"]
 REPO = "alice/lung"
@@ -37,6 +37,20 @@ def sealed(clean_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     order = Order(REPO, Version.parse("1.0.0"), "The first.")
     seal(prepared, new_record(order, Remote(REPO), prepared, []), "# Changelog\n", REPO)
     return prepared.folder
+
+
+@pytest.fixture(scope="session")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Slices that the clean run was not made from, in folders whose names mean nothing to it, and map.yaml."""
+    return write_elsewhere(tmp_path_factory.mktemp("elsewhere"))
+
+
+@pytest.fixture(scope="session")
+def tested_run(clean_run: Path, elsewhere: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The clean run, tested on them as `other`. Not to be written to."""
+    run = Path(shutil.copytree(clean_run, tmp_path_factory.mktemp("runs") / "tested"))
+    evaluate_elsewhere(run, elsewhere)
+    return run
 
 
 @pytest.fixture

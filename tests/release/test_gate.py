@@ -20,6 +20,7 @@ from lungct_hf.cohort import Split
 from lungct_hf.decision import Calibration
 from lungct_hf.errors import RefusedError, UsageError
 from lungct_hf.evaluation import write_predictions
+from lungct_hf.evaluation.external import rebuilt, table_of, write_sets
 from lungct_hf.files import write_json
 from lungct_hf.hub import ModelRepo
 from lungct_hf.known_sets import schema_1_classes
@@ -211,6 +212,31 @@ def test_another_mark_of_disease_is_a_note(clean: Prepared, last: Last) -> None:
     names = clean.evidence.classes.names
     assert not list(_classes(Classes(names, names[1:]), clean.evidence.classes, "v1.0.0", notes))
     assert [f"counted {names[2]}, this model counts {names[1]}, {names[2]}:" in note for note in notes] == [True]
+
+
+def test_tests_elsewhere_must_hold_and_become_no_worse(tested_run: Path, tmp_path: Path, clean: Prepared) -> None:
+    last = Last("v1.0.0", "a" * 40, ModelRepo(tested_run / "model"))
+    assert "external-missing" in codes(clean, last=last)
+    model = Path(shutil.copytree(tested_run, tmp_path / "run")) / "model"
+    parquet = model / "evaluation" / "external" / "other.parquet"
+    assert not {code for code in codes(replace(clean, folder=model), last=last) if code.startswith("external")}
+    before = pq.read_table(parquet)
+    rows = before.to_pylist()
+    for calm in (True, False):  # of two answers to the same slices the one is the last version's
+        for row in rows:
+            row["logits"] = [9.0, 0.0, 0.0] if calm or row["label"] != "negative" else [0.0, 0.0, 9.0]
+            row["decision"], row["reason"] = ("normal" if calm or row["label"] != "negative" else "malignant"), None
+        pq.write_table(table_of(rows, schema_1_classes()), parquet)
+        write_sets(model, rebuilt(ModelRepo(model)))
+        if calm:
+            former = Last("v1.0.0", "a" * 40, ModelRepo(Path(shutil.copytree(model, tmp_path / "former"))))
+    assert "external-false-alarms" in codes(replace(clean, folder=model), last=former)
+    rows[0]["decision"] = "benign"
+    pq.write_table(table_of(rows, schema_1_classes()), parquet)
+    content = bytearray((model / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (model / "model.safetensors").write_bytes(content)
+    assert {"external-mismatch", "external-stale"} <= codes(inspected(model.parent, clean))
 
 
 def test_other_weights_may_answer_otherwise(tmp_path: Path, last: Last) -> None:
