@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "runtime": {"slices", "hub", "contract", "model"},  # model, and with it torch, only when a caller asks for torch
     "pipeline": {"slices", "hub", "contract", "cohort", "runtime"},  # cohort only for tables and the Hub
     "serving": {"slices", "hub", "contract", "runtime"},
-    "evaluation": {"slices", "contract", "cohort", "model", "runtime"},
+    "evaluation": {"slices", "hub", "contract", "cohort", "model", "runtime"},
     "fit": {"slices", "hub", "contract", "cohort", "model", "runtime", "evaluation"},
     "audit": {"slices", "cohort", "evaluation"},
     "release": {"slices", "hub", "contract", "runtime", "cohort", "model", "evaluation"},

@@ -2,10 +2,10 @@
 
 A YAML file says it, for a set whose names are not the model's:
 
-    title: COVID-CT               # what a card calls the set; default: its title in known_sets.toml, or its name
+    title: The other clinic       # what a card calls the set; default: its title in known_sets.toml, or its name
     classes:                      # each class as the set's folders or label column write it
-      CT_COVID: negative
-      Adenocarcinoma: malignant
+      CT_healthy: negative
+      Grade 3: tumour
       scout views: left out
 
 or, where folders are patients and nothing labels the slices, `everything: negative` in place of `classes`.

@@ -68,7 +68,7 @@ def check_name(name: str) -> str:
     if not _NAME.fullmatch(name) or name.endswith("."):
         raise UsageError(
             f"{name!r} cannot name an outside set. Needed: letters, digits, '.', '_' and '-', beginning with a letter "
-            "or digit, 64 at most; for example --external covid-ct=DATA."
+            "or digit, 64 at most; for example --external clinic-2=DATA."
         )
     return name
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from command_here import run_here
 from helpers import run
 from lungct_hf import LungCT
 from lungct_hf.evaluation.external import figures_of, read_table, rebuilt, sets_of, table_of, write_sets
@@ -172,12 +173,13 @@ def test_side_by_side_is_about_the_same_slices(tested_run: Path, tested: Path) -
     assert pair.a == pair.b == figures_of(read_table(ModelRepo(tested), "other"), replicates=100)
 
 
-def test_the_command_shows_both_and_a_release_asks_for_all_sets(tested_run: Path, clean_run: Path) -> None:
-    done = run([LUNGCT, "compare", str(tested_run), str(tested_run), "--json", "--replicates", "100"])
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["external"]["other"]["slices"] == 16
-    shown = run([LUNGCT, "compare", str(tested_run), str(clean_run), "--replicates", "100"])
-    assert "No outside set was shown to both." in shown.stdout
+def test_the_command_shows_both_and_a_release_asks_for_all_sets(
+    tested_run: Path, clean_run: Path, tmp_path: Path
+) -> None:
+    code, said = run_here(["compare", tested_run, tested_run, "--json", "--replicates", "100"], tmp_path, {})
+    assert code == 0 and json.loads(said)["external"]["other"]["slices"] == 16, said
+    code, said = run_here(["compare", tested_run, clean_run, "--replicates", "100"], tmp_path, {})
+    assert "No outside set was shown to both." in said
     notes: list[str] = []
     found = list(worse_elsewhere(ModelRepo(clean_run / "model"), ModelRepo(tested_run / "model"), "v1.0.0", notes))
     assert [reason.code for reason in found] == ["external-missing"] and "lungct evaluate --external" in str(found[0])
@@ -191,14 +193,14 @@ def test_the_command_stores_shows_and_refuses_in_one_sentence(tested: Path, else
     assert done.returncode == 0 and "false alarms" in done.stdout, done.stderr
     assert max(len(line) for line in done.stdout.splitlines()) <= 80
     assert codes(tested) == []
-    shown = run([LUNGCT, "evaluate", "--model", str(tested), "--json", "--replicates", "100"])
-    assert "other" in json.loads(shown.stdout)["external"], shown.stderr
-    for flags, said in (
+    code, said = run_here(["evaluate", "--model", tested, "--json", "--replicates", "100"], tmp_path, {})
+    assert code == 0 and "other" in json.loads(said)["external"], said
+    for flags, text in (
         (sets, "has the class"),
         ([*sets, *mapped, "--data", "x"], "two calls"),
         (["--external", "other"], "NAME=DATA is needed"),
         (["--external", "../x=y"], "cannot name an outside set"),
         ([*sets, "--external-classes", "else=map.yaml"], "names else"),
     ):
-        wrong = run([LUNGCT, "evaluate", "--model", str(tested), *flags])
-        assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1 and said in wrong.stderr, wrong.stderr
+        code, said = run_here(["evaluate", "--model", tested, *flags], tmp_path, {})
+        assert code == 2 and said.strip().count("\n") == 0 and text in said, said
