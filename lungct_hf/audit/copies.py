@@ -1,13 +1,15 @@
-"""Find duplicates and near-copies, and how alike consecutive files are. Memory grows with N, time with N squared."""
+"""Find duplicates and near-copies, and how alike consecutive files are."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 from tqdm import tqdm
 
+from ..cohort import nearest
 from .likeness import coarse, likeness, spectra
 from .slices import Slices
 
@@ -19,6 +21,7 @@ NEAR_COPY = 0.80
 DEVIATIONS, HIGHEST_CUT = 5.0, 0.95
 _CANDIDATES = 16  # most alike others per slice and relation that are looked at closely
 _CANDIDATE = 0.6  # coarse correlation below which nobody is looked at; copies shifted by 1.5 % of the width keep 0.9
+_CLONES = 48  # more duplicates of a picture than these may hide a near-copy from the index
 _BLOCK = 512  # rows; a block of correlations with 20,000 slices is 40 MB
 _SAMPLE = 10_000  # random pairs per kind
 
@@ -62,7 +65,7 @@ class Copies:
 
 
 def find_copies(slices: Slices, seed: int, progress: bool) -> Copies:
-    """Compare all slices with each other, block by block."""
+    """Compare all slices with each other; where they are very many, with those that an index finds near."""
     spectrum = spectra(slices.fine)
     samples = _samples(slices, spectrum, seed)
     follow = _consecutive(slices)
@@ -153,12 +156,21 @@ def _random_pairs(count: int, pairs: int, seed: int) -> tuple[np.ndarray, np.nda
 def _candidates(slices: Slices, progress: bool) -> list[tuple[np.ndarray, np.ndarray]]:
     """Each slice's most alike others by the coarse picture: in its class, in other classes, in other splits.
 
-    Two sets of pairs: of the slices as they are, and with one of the two mirrored.
+    Two sets of pairs: of the slices as they are, and with one of the two mirrored. Up to `nearest.COMPARED` slices are
+    compared one by one, more are found by an index.
     """
     unit = coarse(slices.fine)
-    split_numbers = np.unique(slices.splits, return_inverse=True)[1].ravel()
     several = len(set(slices.splits.tolist()) - {""}) > 1
-    found: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    look = _compared if len(slices) <= nearest.COMPARED else _indexed
+    return [_once(np.concatenate(pairs, axis=1), len(slices)) for pairs in look(slices, unit, several, progress)]
+
+
+Found = tuple[list[np.ndarray], list[np.ndarray]]  # int64 (2, n) each; with one of the two mirrored
+
+
+def _compared(slices: Slices, unit: np.ndarray, several: bool, progress: bool) -> Found:
+    split_numbers = np.unique(slices.splits, return_inverse=True)[1].ravel()
+    found: Found = ([], [])
     starts = range(0, len(slices), _BLOCK)
     for start in tqdm(starts, desc="Comparing slices", unit="block", delay=2, disable=not progress):
         rows = np.arange(start, min(start + _BLOCK, len(slices)))
@@ -174,7 +186,42 @@ def _candidates(slices: Slices, progress: bool) -> list[tuple[np.ndarray, np.nda
             alike = seen @ unit.T
             alike[known] = -1
             pairs += [_best(np.where(relation, alike, -1), rows) for relation in relations]
-    return [_once(np.concatenate(pairs, axis=1), len(slices)) for pairs in found]
+    return found
+
+
+def _indexed(slices: Slices, unit: np.ndarray, several: bool, progress: bool) -> Found:
+    side = round(unit.shape[1] ** 0.5)
+    index = nearest.Nearest(nearest.short_forms(unit, side))
+    clones = int(np.bincount(slices.picture_numbers).max())  # the picture itself and its duplicates are in the way
+    found: Found = ([], [])
+    searches = list(_searches(slices, several))
+    for rows, allowed in tqdm(searches, desc="Comparing slices", unit="set", delay=2, disable=not progress):
+        for start in range(0, len(rows), _BLOCK):
+            block = rows[start : start + _BLOCK]
+            for seen, pairs in zip((unit[block], coarse(slices.fine[block][:, :, ::-1])), found, strict=True):
+                near = index.most_alike(nearest.short_forms(seen, side), _CANDIDATES + min(clones, _CLONES), allowed)
+                alike = np.einsum("ik,ijk->ij", seen, unit[near])
+                alike[near < 0] = -1
+                alike[slices.picture_numbers[block, None] == slices.picture_numbers[near]] = -1
+                which, columns = _best(alike, np.arange(len(block)))
+                pairs.append(np.stack([block[which], near[which, columns]]))
+    return found
+
+
+def _searches(slices: Slices, several: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows, and among which slices (bool (N,)) their most alike others are looked for."""
+    for label in range(len(slices.classes)):
+        rows, same = slices.rows(label), slices.labels == label
+        if slices.groups_are_named:
+            numbers = slices.group_numbers[rows]
+            for number in np.unique(numbers):
+                yield rows[numbers == number], same & (slices.group_numbers != number)
+        else:
+            yield rows, same
+        yield rows, ~same
+    if several:
+        for split in np.unique(slices.splits):
+            yield np.flatnonzero(slices.splits == split), slices.splits != split
 
 
 def _once(found: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import LungCTError, UsageError
-from . import similarity
+from . import nearest, similarity
 from .cohort import Cohort
 from .folds import canonical_order
 from .forest import Forest, describe
@@ -76,7 +76,9 @@ def find_links(
         ids: what reasons call the slices (default: `names`).
         scans: equal for slices of one scan, or of one patient where a header says so; "" for single pictures.
         features: float (N, D) with rows of norm 1.
-        progress: show a bar on stderr when it takes more than two seconds. Time grows with N squared, memory with N.
+        progress: show a bar on stderr when it takes more than two seconds.
+
+    Up to 5,000 slices each is compared with each; above, an index finds what is near (nearest.py).
 
     Raises:
         LungCTError: file-blocks are asked for and no file has a number; or the features do not fit.
@@ -142,6 +144,19 @@ def _check_features(grouping: str, features: np.ndarray | None, count: int) -> N
 def _link_pictures(
     forest: Forest, classes: np.ndarray, thumbs: np.ndarray, features: np.ndarray | None, cuts: Cuts, progress: bool
 ) -> None:
+    """Add links of pictures that look alike: up to `nearest.COMPARED` all are compared, more are found by an index."""
+    found = _compared if len(thumbs) <= nearest.COMPARED else _indexed
+    for kind, i, j, loss in found(thumbs, features, cuts, progress):
+        keep = i < j
+        if kind == "thumbnail":
+            keep &= loss < np.where(classes[i] == classes[j], 1 - cuts.thumbnail, 1 - cuts.across)
+        forest.add(kind, np.stack([i, j], axis=1)[keep], loss[keep])
+
+
+Found = Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]  # kind, rows i, rows j, what a pair lacks of exact
+
+
+def _compared(thumbs: np.ndarray, features: np.ndarray | None, cuts: Cuts, progress: bool) -> Found:
     unit, signs = unit_rows(thumbs), perceptual_signs(thumbs)
     starts = range(0, len(unit), similarity.BLOCK)
     with tqdm(total=len(starts), desc="Linking slices", unit="block", delay=2, disable=not progress) as bar:
@@ -151,12 +166,7 @@ def _link_pictures(
                 columns = slice(other, other + similarity.BLOCK)
                 for kind, matrix, cut in _comparisons(unit, signs, thumbs.shape[-1], features, rows, columns, cuts):
                     i, j = np.nonzero(matrix < cut)
-                    loss = matrix[i, j]
-                    i, j = i + start, j + other
-                    keep = i < j
-                    if kind == "thumbnail":
-                        keep &= loss < np.where(classes[i] == classes[j], 1 - cuts.thumbnail, 1 - cuts.across)
-                    forest.add(kind, np.stack([i, j], axis=1)[keep], loss[keep])
+                    yield kind, i + start, j + other, matrix[i, j]
             bar.update()
 
 
@@ -170,12 +180,67 @@ def _comparisons(
     cuts: Cuts,
 ) -> Iterator[tuple[str, np.ndarray, float]]:
     """(kind, what each pair lacks of being exact, how much it may lack) of two blocks, one matrix at a time."""
-    yield "thumbnail", 1 - unit[rows] @ unit[columns].T, 1 - min(cuts.thumbnail, cuts.across)
-    yield "mirror", 1 - unit[rows] @ mirrored(unit[columns], side).T, 1 - cuts.mirror
+    yield "thumbnail", 1 - unit[rows] @ unit[columns].T, _most_lacking("thumbnail", cuts)
+    yield "mirror", 1 - unit[rows] @ mirrored(unit[columns], side).T, _most_lacking("mirror", cuts)
     bits = similarity.HASH_BITS
-    yield "phash", hash_distance(signs[rows], signs[columns]) / bits, (cuts.phash + 0.5) / bits
+    yield "phash", hash_distance(signs[rows], signs[columns]) / bits, _most_lacking("phash", cuts)
     if features is not None:
-        yield "backbone", 1 - features[rows] @ features[columns].T, 1 - cuts.backbone
+        yield "backbone", 1 - features[rows] @ features[columns].T, _most_lacking("backbone", cuts)
+
+
+def _most_lacking(kind: str, cuts: Cuts) -> float:
+    """What pairs that are linked by `kind` may lack of being exact: they lack less than that."""
+    if kind == "phash":
+        return (cuts.phash + 0.5) / similarity.HASH_BITS
+    return 1 - (min(cuts.thumbnail, cuts.across) if kind == "thumbnail" else float(getattr(cuts, kind)))
+
+
+def _indexed(thumbs: np.ndarray, features: np.ndarray | None, cuts: Cuts, progress: bool) -> Found:
+    """The same as `_compared`, but for pairs that the index does not see."""
+    side, count = thumbs.shape[-1], len(thumbs)
+    parts = [slice(start, start + similarity.BLOCK) for start in range(0, count, similarity.BLOCK)]
+    looks = np.concatenate([nearest.short_forms(unit_rows(thumbs[part]), side) for part in parts])
+    signs = np.concatenate([perceptual_signs(thumbs[part]) for part in parts])
+    # As unit rows: two hashes that differ on a share s of their bits have the dot product 1 - 2 s.
+    signs /= np.sqrt(signs.shape[1])
+    index = nearest.Nearest(looks)
+    flipped = looks * np.resize([1, -1], looks.shape[1])  # a mirrored cosine wave changes its sign if it is odd
+    searches = [
+        ("thumbnail", index, looks, 1.0, lambda i, j: _likeness(thumbs, i, j)),
+        ("mirror", index, flipped, 1.0, lambda i, j: _likeness(thumbs, i, j, mirror=True)),
+        ("phash", nearest.Nearest(signs), signs, 2.0, lambda i, j: _dots(signs, signs, i, j)),
+    ]
+    if features is not None:
+        points = np.ascontiguousarray(features, np.float32)
+        searches.append(("backbone", nearest.Nearest(points), points, 1.0, lambda i, j: _dots(points, points, i, j)))
+    for kind, where, queries, scale, likeness in tqdm(
+        searches, desc="Linking slices", unit="kind", delay=2, disable=not progress
+    ):
+        most = _most_lacking(kind, cuts)
+        for i, j in where.within(queries, (2 * scale * most) ** 0.5):  # of unit rows: squared distance 2 - 2 dot
+            i, j = i[i < j], j[i < j]
+            if not len(i):
+                continue
+            lack = (1 - likeness(i, j)) / scale
+            close = lack < most
+            yield kind, i[close], j[close], lack[close]
+
+
+def _likeness(thumbs: np.ndarray, i: np.ndarray, j: np.ndarray, mirror: bool = False) -> np.ndarray:
+    """float32 (n,): the correlations of the thumbnails of rows i and j, those of j flipped with `mirror`."""
+    one, i = np.unique(i, return_inverse=True)
+    other, j = np.unique(j, return_inverse=True)
+    right = unit_rows(thumbs[other])
+    return _dots(unit_rows(thumbs[one]), mirrored(right, thumbs.shape[-1]) if mirror else right, i, j)
+
+
+def _dots(left: np.ndarray, right: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    """float32 (n,): the dot products of rows i of `left` and rows j of `right`, without a copy of all of them."""
+    out = np.empty(len(i), np.float32)
+    for start in range(0, len(i), similarity.BLOCK):
+        part = slice(start, start + similarity.BLOCK)
+        out[part] = np.einsum("ij,ij->i", left[i[part]], right[j[part]])
+    return out
 
 
 def _link_neighbours(

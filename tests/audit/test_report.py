@@ -11,11 +11,12 @@ import datasets
 import numpy as np
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 from lungct_hf.audit import CODES, audit_data
 from lungct_hf.audit.slices import Slices
-from lungct_hf.cohort import load_cohort
+from lungct_hf.cohort import load_cohort, nearest
 from lungct_hf.commands.audit import audit as command
 from lungct_hf.errors import LungCTError, RefusedError, UsageError
 
@@ -57,7 +58,7 @@ def test_outputs(faulty: Path, tmp_path: Path) -> None:
     for view in found["probes"]["views"].values():
         for score in view.values():
             assert 0 <= score["balanced_accuracy"] <= 1 and set(score["recall"]) == {"normal", "benign", "malignant"}
-    lines = done.output.splitlines()
+    lines = done.stdout.splitlines()  # on stderr is the bar of a slow machine
     assert max(map(len, lines)) <= 80 and any(line.startswith("not recognised") for line in lines)
     assert all(warning["code"] in lines for warning in found["warnings"])
 
@@ -114,6 +115,22 @@ def test_groups_are_those_of_the_cohort(faulty: Path) -> None:
     assert slices.groups.tolist() == [groups[name] for name in slices.ids.tolist()]
     thumbnails = dict(zip(cohort.ids.tolist(), cohort.thumbnails, strict=True))
     assert all(np.array_equal(slices.thumbnails[i], thumbnails[name]) for i, name in enumerate(slices.ids.tolist()))
+
+
+@pytest.mark.parametrize("patients", [True, False])
+def test_an_index_finds_what_comparing_each_with_each_finds(
+    patients: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Very many slices are not compared one by one; here few are looked up in the index as if they were many."""
+    data = Planned(people=30, slices=3, splits=("train", "test"))
+    data.add("train/malignant/near.png", draw(1, 77), "someone")
+    data.add("test/normal/flipped.png", draw(3, 5).transpose(Image.Transpose.FLIP_LEFT_RIGHT), "another")
+    source = str(data.write(tmp_path / "data", patients=patients))
+    found = []
+    for compared in (nearest.COMPARED, 1):
+        monkeypatch.setattr(nearest, "COMPARED", compared)
+        found.append(audit_data(source, progress=False).to_dict())
+    assert found[0] == found[1] and found[0]["near_copies"]
 
 
 def test_parquet_like_the_folder(tmp_path: Path) -> None:
