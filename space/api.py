@@ -36,6 +36,10 @@ def _row(labels: Sequence[str]) -> Properties:
         **{f"p_{label}": _NUMBER for label in labels},
         "revision": _MAYBE,
         "forced": {"type": "boolean"},
+        "series": _MAYBE,
+        "position": _NUMBER,
+        "warnings": _TEXT,
+        "detail": _MAYBE,
     }
 
 
@@ -44,9 +48,6 @@ def _slice(labels: Sequence[str]) -> Properties:
         **_row(labels),
         "confidence": _NUMBER,
         "distance": _NUMBER,
-        "series": _MAYBE,
-        "position": _NUMBER,
-        "detail": _MAYBE,
         "report": _or_null("object"),
         **_ORIGIN,
     }
@@ -54,13 +55,19 @@ def _slice(labels: Sequence[str]) -> Properties:
 
 def _study(labels: Sequence[str]) -> Properties:
     row = _row(labels)
-    return {
-        **{name: kind for name, kind in row.items() if name not in ("file", "frame", "revision", "forced")},
+    case = {
+        **{name: kind for name, kind in row.items() if name in ("decision", "reason") or name.startswith("p_")},
         "confidence": _NUMBER,
         "distance": _NUMBER,
         "used": {"type": "integer"},
         "series": {"type": "integer"},
+        "series_key": _MAYBE,
+        "description": _MAYBE,
+    }
+    return {
+        **case,
         **_ORIGIN,
+        "studies": {"type": "array", "items": {"type": "object", "properties": case}},
         "slices": {"type": "array", "items": {"type": "object", "properties": row}},
     }
 
@@ -123,6 +130,9 @@ def add_endpoints(service: Service) -> None:
 
     def predict_study(study_files: list[str] | None, version: str = "", force: bool = False) -> dict[str, Any]:
         """One decision for all slices of one study, and a row for each slice. Research only, never a diagnosis.
+
+        Slices of several scans are never pooled: "decision" is then "refused", "reason" is "several-series", and
+        "studies" has one decision for each scan.
 
         Args:
             study_files: One zip archive, or the files of one study.

@@ -110,16 +110,18 @@ def _slice_html(found: Frame | Unreadable, one: Prediction, classes: Classes) ->
 
 def study_html(study: Study, classes: Classes, pictures: dict[int, str], answer: dict[str, Any]) -> str:
     """The decision, the downloads, the strip, and the first slice opened."""
-    detail = None if study.used or study.decision == "abstain" else "None of the slices could be judged."
+    detail = (
+        None if study.used or study.studies or study.decision == "abstain" else "None of the slices could be judged."
+    )
     case = decision_html(study.decision, study.reason, detail, study.probabilities, classes, of="case")
     counts = {name: sum(one.decision == name for one in study.slices) for name in (*classes, *NO_CLASS)}
     legend = "".join(f"<li>{badge(name, classes)} {count}</li>" for name, count in counts.items() if count)
-    several = (
-        f'<p class="lc-alert" role="alert">These slices come from {study.series} different scans; one decision for '
-        "several scans means little.</p>"
-        if study.series > 1
-        else ""
+    several = "".join(
+        f"<h3>Scan {number} of {len(study.studies)}: {escape(one.title or 'pictures')}</h3>"
+        + decision_html(one.decision, one.reason, None, one.probabilities, classes, of="case")
+        for number, one in enumerate(study.studies, 1)
     )
+    used = sum(one.used for one in study.studies or (study,))
     thumbs, stored = [], []
     for number, one in enumerate(study.slices, 1):
         inner = pictures.get(id(one), "")
@@ -136,8 +138,8 @@ def study_html(study: Study, classes: Classes, pictures: dict[int, str], answer:
         stored.append(f'<div id="lc-slice-{number}"><h3>Slice {number}: {escape(file)}{place}</h3>{rest}</div>')
     first = stored[0].partition(">")[2].removesuffix("</div>") if stored else ""
     return (
-        f'<div class="lc-case" aria-live="polite"><div><h2>Case</h2>{several}{case}</div><div><h2>Slices</h2>'
-        f'<ul class="lc-legend">{legend}</ul><p class="lc-small">{study.used} of {len(study.slices)} slices were used '
+        f'<div class="lc-case" aria-live="polite"><div><h2>Case</h2>{case}{several}</div><div><h2>Slices</h2>'
+        f'<ul class="lc-legend">{legend}</ul><p class="lc-small">{used} of {len(study.slices)} slices were used '
         f"for the decision.</p>{_downloads(study, answer)}</div></div>"
         f'<div class="lc-strip" role="group" aria-label="Slices: open one with Enter, move with the arrow keys">'
         f'{"".join(thumbs)}</div><div class="lc-opened" role="region" aria-label="The opened slice" tabindex="0">'

@@ -27,7 +27,7 @@ from ..slices.limits import InputLimits
 from ..slices.order import Item
 from ..slices.preprocess import Preprocessing
 from ..slices.report import InputReport
-from ..slices.series import parse_positions
+from ..slices.series import parse_positions, scan_order
 from ..slices.window import LUNG_WINDOW, Window
 from .class_map import ClassMap, resolve_classes
 from .cohort import Cohort, Looks
@@ -60,6 +60,7 @@ class Seen:
     is_volume: bool  # of DICOM or NIfTI, or one of several in its file
     scan: str
     position: float | None
+    number: int | None
     identity: Identity | None = field(repr=False)
     row: Mapping[str, Any] | None = field(repr=False)  # of a table that names it by its header
     thumbnail: np.ndarray = field(repr=False)  # uint8 (64, 64)
@@ -332,7 +333,8 @@ def _see(
         several=False,
         is_volume=kind in ("dicom", "nifti"),
         scan=(identity.series if identity else "") or (f"{number}\0{frame.file}" if kind == "nifti" else ""),
-        position=frame.position if frame.position is not None else (identity.number if identity else None),
+        position=frame.position,
+        number=identity.number if identity else None,
         identity=identity,
         row=row,
         # BOX is the plain mean of the pixels under each thumbnail pixel; wider filters blur people into each other.
@@ -360,8 +362,8 @@ def _choose(
         if not scans:
             raise UsageError(f"--slices names a range of positions, and {where} holds single pictures. Fix: leave it.")
         for rows in scans.values():
-            if all(found[i].position is not None for i in rows):
-                rows.sort(key=lambda i: (found[i].position or 0.0, i))
+            order = scan_order([found[i].position for i in rows], [found[i].number for i in rows])
+            rows[:] = [rows[place] for place in order]
             for place, i in enumerate(rows):
                 inside[i] = between[0] <= (place + 0.5) / len(rows) <= between[1]
     kept = []

@@ -40,8 +40,15 @@ def predict(
         bool, typer.Option("--force", help="Answer for slices that are refused or from elsewhere; mark them.")
     ] = False,
     study: Annotated[
-        bool, typer.Option("--study", help="Each source is one study: its slices in scan order and one decision.")
+        bool, typer.Option("--study", help="Each source is one study: its slices in scan order, a decision a series.")
     ] = False,
+    series: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a --study, decide only by this: the start of a series' UID or key, a part of its description, or "
+            "largest."
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Slices answered and saved at once.")] = 32,
     workers: Annotated[int | None, typer.Option(min=1, max=256, help="Reader processes. Default: the cores.")] = None,
     shard: Annotated[
@@ -55,7 +62,7 @@ def predict(
     A run with --output that was stopped, or killed, goes on when the same command is given again.
     Exit codes: 0 done, however many files were bad; 1 failed; 2 wrong call.
     """
-    options = _options(output, form, cam, force, study, batch_size, workers, shard)
+    options = _options(output, form, cam, force, study, series, batch_size, workers, shard)
     from ..pipeline.run import predict_files
     from ..runtime import LungCT
 
@@ -78,6 +85,9 @@ def predict(
     typer.echo(
         f"{manifest['rows']:,} rows{before}: {counts or 'none'}. {manifest['rows_per_second']:.1f} slices/s.", err=True
     )
+    for source, found in manifest["several_series"].items():
+        named = "; ".join(found[:8]) + (f"; and {len(found) - 8} more" if len(found) > 8 else "")
+        typer.echo(f"{source}: {len(found)} series, a decision for each ({named}). --series chooses one.", err=True)
     bad = manifest["decisions"].get("error", 0)
     if bad:
         typer.echo(f"{bad:,} files or slices could not be read; their rows say why.", err=True)
@@ -91,11 +101,16 @@ def _options(
     cam: Path | None,
     force: bool,
     study: bool,
+    series: str | None,
     batch_size: int,
     workers: int | None,
     shard: str | None,
 ) -> Options:
     from ..pipeline.run import Options
+    from ..slices.series import SeriesChoice
+
+    if series is not None and not study:
+        raise UsageError("--series chooses by which scan a --study is decided. Fix: add --study.")
 
     if output is not None:
         if output.is_dir():
@@ -112,4 +127,4 @@ def _options(
         if study:
             raise UsageError("--shard would tear a --study apart. Fix: give each process its own studies.")
         share = int(match[1]), int(match[2])
-    return Options(output, form, cam, force, study, batch_size, workers, share)
+    return Options(output, form, cam, force, study, SeriesChoice.parse(series), batch_size, workers, share)

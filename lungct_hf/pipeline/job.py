@@ -13,6 +13,7 @@ import numpy as np
 from ..hub.model_repo import CONTRACT_FILES
 from ..runtime import LungCT
 from ..slices.frame import Unreadable
+from ..slices.series import SeriesChoice
 from .journal import Journal
 from .overlay import save_overlay
 from .reader import ReadSlice, Settings
@@ -49,6 +50,7 @@ def run_job(
     readers: int,
     batch_size: int = 32,
     force: bool = False,
+    series: SeriesChoice | None = None,
     cam: Path | None = None,
     on_rows: Callable[[int, int], None] = lambda units, rows: None,
 ) -> int:
@@ -58,7 +60,7 @@ def run_job(
     are done and rows were made. Returns the number of rows made now.
     """
     contract = model.contract
-    settings = Settings(contract.window, contract.limits, contract.preprocessing, force)
+    settings = Settings(contract.window, contract.limits, contract.preprocessing, force, series)
     size = settings.preprocessing.size
     left = [number for number, unit in enumerate(units) if unit.key not in journal.done]
     if not left:

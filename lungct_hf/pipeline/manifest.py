@@ -20,6 +20,7 @@ class Tally:
 
     decisions: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+    studies: dict[str, list[str]] = field(default_factory=dict)  # of each source what its scans are called
 
     def of(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
         for row in rows:

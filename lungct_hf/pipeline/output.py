@@ -56,6 +56,7 @@ def flat(study: Row, classes: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The rows of a study (`Study.to_json` with its `file`), then the case as a row without a frame number."""
     yield from study["slices"]
     case = {name: study.get(name) for name in columns(classes)}
+    case |= {"series": study.get("series_key"), "warnings": " ".join(study.get("warnings") or ())}
     yield case | {"forced": any(row["forced"] for row in study["slices"])}
 
 
@@ -91,7 +92,8 @@ def _table(rows: Iterable[Row], classes: Sequence[str]) -> Iterator[str]:
     chances = [f"p_{name}" for name in classes] if fits else ["most probable"]
     head = [f"{'file':{width}}", "frame", f"{'decision':{decision}}", f"{'reason':{reason}}"]
     # Their width varies from row to row, so the most probable ones stand last.
-    yield "  ".join([*head, *chances, "revision"] if fits else [*head, "revision", *chances]) + "\n"
+    tail = ["revision", "warnings"] if fits else ["warnings"]
+    yield "  ".join([*head, *chances, *tail] if fits else [*head, "revision", *chances, *tail]) + "\n"
     for row in chain(first, rows):
         cells = [f"{_short(row['file'], width):{width}}", f"{'all' if row['frame'] is None else row['frame']:>5}"]
         cells += [f"{_short(row['decision'], decision):{decision}}"]
@@ -99,11 +101,14 @@ def _table(rows: Iterable[Row], classes: Sequence[str]) -> Iterator[str]:
         revision, values = (row["revision"] or "-")[:8], {name: row[f"p_{name}"] for name in classes}
         if fits:
             cells += [f"{'' if p is None else format(p, '.3f'):>{len(name) + 2}}" for name, p in values.items()]
-            cells += [revision]
+            cells += [f"{revision:8}"]
         else:
             top = sorted((-p, name) for name, p in values.items() if p is not None)[:_TOP]
             cells += [f"{revision:8}", ", ".join(f"{_short(name, _DECISION)} {-p:.3f}" for p, name in top)]
-        yield "  ".join(cells).rstrip() + "\n"
+        noticed = row["warnings"]
+        if row["frame"] is None and row["detail"]:
+            noticed = f"{noticed} ({row['detail']})".strip()
+        yield "  ".join([*cells, noticed]).rstrip() + "\n"
 
 
 def _short(text: str, width: int) -> str:
@@ -115,7 +120,7 @@ def _write_parquet(rows: Iterable[Row], handle: BinaryIO, classes: Sequence[str]
     import pyarrow.parquet as pq
 
     kinds = {name: pa.string() for name in columns(classes)} | {"frame": pa.int32(), "forced": pa.bool_()}
-    kinds |= {f"p_{name}": pa.float64() for name in classes}
+    kinds |= {f"p_{name}": pa.float64() for name in classes} | {"position": pa.float64()}
     schema = pa.schema(kinds)
     rows = iter(rows)
     with pq.ParquetWriter(handle, schema) as writer:

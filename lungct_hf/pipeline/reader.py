@@ -13,11 +13,13 @@ import numpy as np
 
 from ..allocator import keep_freed_memory
 from ..errors import BadSliceError, LungCTError, brief
+from ..runtime.series_groups import mark_others
 from ..slices.archive import zip_items
 from ..slices.frame import Frame, Unreadable
 from ..slices.limits import InputLimits
 from ..slices.preprocess import Preprocessing
 from ..slices.report import InputReport
+from ..slices.series import SeriesChoice
 from ..slices.source import open_item, open_slices
 from ..slices.window import Window
 from .table import OutOfReach, TableCursor
@@ -33,17 +35,23 @@ class ReadSlice:
     report: InputReport
     series: str | None
     position: float | None
+    instance: str | None
+    description: str | None
     asked: bool
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a reader must know about the model; `force`: squares also of slices that are refused."""
+    """What a reader must know about the model; `force`: squares also of slices that are refused.
+
+    `series` is the one that was asked for: only a reader sees what files call theirs.
+    """
 
     window: Window
     limits: InputLimits | None
     preprocessing: Preprocessing
     force: bool = False
+    series: SeriesChoice | None = None
 
 
 class UnitReader:
@@ -136,15 +144,17 @@ def read_for(connection: Connection, slots: Any, free: Any, settings: Settings) 
             for place, found in enumerate(reader.read(unit)):
                 if place < skip:
                     continue
+                found = mark_others(found, settings.series)
                 if isinstance(found, Unreadable):
                     connection.send((number, found))
                     continue
-                asked = settings.force or not found.report.codes
+                asked = found.report.may_be_asked(settings.force)
                 if asked:
                     _wait_for(free)
                     ring[slot] = np.asarray(settings.preprocessing.letterbox(found.pixels))
                     slot = (slot + 1) % len(ring)
-                described = ReadSlice(found.file, found.frame, found.report, found.series, found.position, asked=asked)
+                place = (found.series, found.position, found.instance, found.description)
+                described = ReadSlice(found.file, found.frame, found.report, *place, asked=asked)
                 connection.send((number, described))
             connection.send((number, None))
     except OutOfReach as error:

@@ -21,6 +21,8 @@ from ..runtime import LungCT
 from ..runtime.prediction import Prediction
 from ..runtime.session import usable_cores
 from ..slices.listing import printable
+from ..slices.report import SENTENCES
+from ..slices.series import SeriesChoice
 from .job import identity_of, run_job
 from .journal import Journal
 from .manifest import Tally, versions
@@ -40,6 +42,7 @@ class Options:
     cam: Path | None = None
     force: bool = False
     study: bool = False
+    series: SeriesChoice | None = None
     batch_size: int = 32
     workers: int | None = None
     shard: tuple[int, int] | None = None
@@ -74,6 +77,7 @@ def predict_files(
                     readers=readers,
                     batch_size=options.batch_size,
                     force=options.force,
+                    series=options.series,
                     cam=options.cam,
                     on_rows=progress.advance,
                 )
@@ -94,6 +98,7 @@ def predict_files(
                 "finished": datetime.now(UTC).isoformat(timespec="seconds"),
                 "sources": len(sources),
                 "units": len(units),
+                "several_series": {source: found for source, found in tally.studies.items() if len(found) > 1},
                 **tally.to_json(),
                 "rows_before": resumed,
                 "seconds": round(seconds, 2),
@@ -145,13 +150,14 @@ def _groups(sources: Sequence[str], options: Options) -> tuple[list[list[Unit]],
 def _header(model: LungCT, options: Options) -> dict[str, Any]:
     """What an equal run has in common."""
     return {
-        "journal": 1,
+        "journal": 2,
         "model": identity_of(model),
         "classes": list(model.labels),
         "backend": model.backend,
         "versions": versions(),
         "force": options.force,
         "cam": options.cam is not None,
+        "series": options.series and options.series.text,
         "shard": options.shard and list(options.shard),
     }
 
@@ -165,7 +171,7 @@ def _in_order(
     options: Options,
     tally: Tally,
 ) -> Iterator[dict[str, Any]]:
-    """The rows in the order of the units, or one `Study.to_json` for each source, with `file`."""
+    """The rows in the order of the units, or one `Study.to_json` for each scan of each source, with `file`."""
     rows = journal.in_order(units)
     if not options.study:
         yield from tally.of(row for _, row in rows)  # type: ignore[misc]
@@ -173,10 +179,17 @@ def _in_order(
     source_of = [number for number, group in enumerate(groups) for _ in group]
     for source, found in groupby(rows, key=lambda entry: source_of[entry[0]]):
         slices = [Prediction.from_json(row, model.labels) for _, row in found]
-        case = {"file": sources[source], "frame": None} | model.study(slices).to_json()
-        for _ in tally.of(case["slices"]):
-            pass
-        yield case
+        studies = model.studies(slices, options.series)
+        for number, study in enumerate(studies, 1):
+            several = f"Series {number} of {len(studies)}: {study.title or 'pictures'}." if len(studies) > 1 else ""
+            why = SENTENCES.get(study.reason or "") if study.label is None else None
+            case = {"file": printable(sources[source]), "frame": None} | study.to_json()
+            case["warnings"] = ["several-series"] if several else []
+            case["detail"] = " ".join(filter(None, (several, why))) or None
+            for _ in tally.of(case["slices"]):
+                pass
+            yield case
+        tally.studies[printable(sources[source])] = [study.title or "pictures" for study in studies]
 
 
 def _shaped(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -16,8 +16,10 @@ from ..decision import Calibration, Decision, decide, decide_case
 from ..errors import UsageError
 from ..guard import UNLIKE_SOURCE
 from ..hub.model_repo import ModelRepo
+from ..slices.series import SeriesChoice
 from ..slices.source import Frame, Unreadable, open_slices
 from .prediction import ABSTAIN, ERROR, REFUSED, Described, Prediction, Study
+from .series_groups import group_by_series, mark_others
 from .session import Outputs
 
 
@@ -70,28 +72,69 @@ class Answers(ABC):
             for prediction in self.judge(batch, cam=cam, force=force)
         ]
 
-    def predict_study(self, source: Any, *, cam: bool = False, force: bool = False) -> Study:
+    def predict_study(
+        self, source: Any, *, series: str | None = None, cam: bool = False, force: bool = False
+    ) -> Study:
         """The slices of one study (a folder, zip, multi-frame file, volume or list) and one decision for all of them.
 
-        The decision pools the slices that were answered or abstained from as the evaluation's case level does.
-        Raises UsageError when `source` is of a type that can be none.
+        The decision pools the slices that were answered or abstained from as the evaluation's case level does. Slices
+        of several scans are never pooled: the decision is then "refused" with the reason "several-series", and
+        `Study.studies` has one for each. `series` chooses: the beginning of a SeriesInstanceUID or of a series' key, a
+        part of its description, or "largest".
+        Raises UsageError when `source` is of a type that can be none, or `series` is empty.
         """
-        return self.study(self.predict(source, cam=cam, force=force))
+        choice = SeriesChoice.parse(series)
+        return self.study(self._chosen(source, choice, cam=cam, force=force), choice)
 
-    def study(self, slices: Sequence[Prediction]) -> Study:
+    def predict_studies(
+        self, source: Any, *, series: str | None = None, cam: bool = False, force: bool = False
+    ) -> list[Study]:
+        """As `predict_study`, but one Study for each scan in `source`, in the order in which they come."""
+        choice = SeriesChoice.parse(series)
+        return self.studies(self._chosen(source, choice, cam=cam, force=force), choice)
+
+    def _chosen(self, source: Any, choice: SeriesChoice | None, *, cam: bool, force: bool) -> list[Prediction]:
+        found = open_slices(source, window=self.contract.window, limits=self.contract.limits)
+        return [
+            prediction
+            for batch in _batches((mark_others(one, choice) for one in found), 32)
+            for prediction in self.judge(batch, cam=cam, force=force)
+        ]
+
+    def study(self, slices: Sequence[Prediction], choice: SeriesChoice | None = None) -> Study:
         """The case that this model's answers for the slices of one study make."""
-        rows = sorted(slices, key=lambda row: (row.series or "", math.inf if row.position is None else row.position))
-        case = self._case(rows)
-        return Study(
-            slices=rows,
-            **case,
-            series=len({row.series for row in rows if row.series is not None}),
-            **self._origin,
-        )
+        found = self.studies(slices, choice)
+        decided = [one for one in found if one.used]
+        if len(found) == 1 or len(decided) == 1:
+            one = decided[0] if len(decided) == 1 else found[0]
+            # What lies beside the one scan is shown with it.
+            rest = [row for other in found if other is not one for row in other.slices]
+            return replace(one, slices=[*one.slices, *rest])
+        rows = [row for one in found for row in one.slices]
+        if not decided:
+            case = self._case(rows, rows)
+            return Study(slices=rows, **case, series=len(found), **self._origin)
+        nothing = dict.fromkeys(("probabilities", "confidence", "distance"))
+        case = {"decision": REFUSED, "reason": "several-series", "used": 0, **nothing}
+        return Study(slices=rows, **case, series=len(found), studies=tuple(found), **self._origin)
 
-    def _case(self, rows: Sequence[Prediction]) -> dict[str, Any]:
-        """decision, reason, probabilities, confidence, distance and used of a Study."""
-        seen = _without_copies([row for row in rows if row.confidence])  # 0 where the output was not finite
+    def studies(self, slices: Sequence[Prediction], choice: SeriesChoice | None = None) -> list[Study]:
+        """The case of each scan among the slices (`group_by_series`), at least one."""
+        return [
+            Study(
+                slices=[*group.slices, *group.beside],
+                **self._case([*group.slices, *group.beside], group.slices),
+                series=0 if group.key is None else 1,
+                series_key=group.key,
+                description=group.description,
+                **self._origin,
+            )
+            for group in group_by_series(slices, choice)
+        ]
+
+    def _case(self, rows: Sequence[Prediction], counted: Sequence[Prediction]) -> dict[str, Any]:
+        """decision, reason, probabilities, confidence, distance and used of a Study; only `counted` have a vote."""
+        seen = _without_copies([row for row in counted if row.confidence])  # 0 where the output was not finite
         near = [row for row in seen if (row.decision, row.reason) != (ABSTAIN, UNLIKE_SOURCE)]
         used = near if 2 * len(near) >= len(seen) else seen
         if used:
@@ -107,6 +150,8 @@ class Answers(ABC):
             decision = case.likely if is_forced else ABSTAIN if reason else case.label
             return found | {"decision": decision, "reason": reason, "used": len(used)}
         nothing = dict.fromkeys(("probabilities", "confidence", "distance")) | {"used": 0}
+        if not counted and any(row.confidence is not None for row in rows):
+            return {"decision": REFUSED, "reason": "only-derived", **nothing}
         for decision in (ABSTAIN, REFUSED, ERROR):
             reasons = [row.reason for row in rows if row.decision == decision]
             if reasons:
@@ -117,7 +162,7 @@ class Answers(ABC):
         self, found: Sequence[Frame | Unreadable], *, cam: bool = False, force: bool = False
     ) -> list[Prediction]:
         """One Prediction for each of what `open_slices` gives, all shown to the network at once."""
-        asked = [one for one in found if isinstance(one, Frame) and (force or not one.report.codes)]
+        asked = [one for one in found if isinstance(one, Frame) and one.report.may_be_asked(force)]
         squares = self.contract.preprocessing.squares([frame.pixels for frame in asked])
         answers = {
             id(frame): row for frame, row in zip(asked, self.answer(asked, squares, cam=cam, force=force), strict=True)
@@ -174,14 +219,19 @@ class Answers(ABC):
 
 
 def _without_copies(rows: Sequence[Prediction]) -> list[Prediction]:
-    """The first of those rows whose slices look the same to the network: a slice that was copied has no more votes."""
-    seen: set[str] = set()
+    """The first of those rows that are one slice: a slice that was copied has no more votes.
+
+    Copies look the same to the network, or are one instance at one place; some writers give one instance number to
+    all slices.
+    """
+    seen: set[tuple[Any, ...]] = set()
     kept = []
     for row in rows:
-        if row.pixels is None or row.pixels not in seen:
+        marks = {("pixels", row.pixels)} if row.pixels is not None else set()
+        marks |= {("instance", row.instance, row.position)} if row.instance is not None else set()
+        if not marks & seen:
             kept.append(row)
-        if row.pixels is not None:
-            seen.add(row.pixels)
+        seen |= marks
     return kept
 
 

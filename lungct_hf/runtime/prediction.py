@@ -12,6 +12,7 @@ import numpy as np
 from ..decision import Decision
 from ..guard import UNLIKE_SOURCE
 from ..slices.frame import Unreadable
+from ..slices.listing import printable
 from ..slices.report import InputReport
 
 NOTICE = "Research only. Not a medical device. Never use it for a diagnosis."  # beside every answer that leaves
@@ -20,7 +21,11 @@ ABSTAIN, REFUSED, ERROR = "abstain", "refused", "error"
 
 def columns(classes: Iterable[str]) -> tuple[str, ...]:
     """The columns of a table of answers by a model with these classes; `p_CLASS` is a class's probability."""
-    return ("file", "frame", "decision", "reason", *(f"p_{name}" for name in classes), "revision", "forced")
+    chances = (f"p_{name}" for name in classes)
+    return ("file", "frame", "decision", "reason", *chances, "revision", "forced", *_PLACE)
+
+
+_PLACE = ("series", "position", "warnings", "detail")  # appended later: older readers know the columns before them
 
 
 class Described(Protocol):
@@ -36,6 +41,10 @@ class Described(Protocol):
     def series(self) -> str | None: ...
     @property
     def position(self) -> float | None: ...
+    @property
+    def instance(self) -> str | None: ...
+    @property
+    def description(self) -> str | None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +60,9 @@ class Prediction:
     a model that stores no distance) are None for "refused" and "error". `cam` is float32 (h, w) over the input square,
     0..1, where it was asked for: what spoke for the most probable class and against the others. `model` is a name
     to show, `revision` the 40-hex commit or None for a directory; `classes` are the model's.
+
+    `series` groups the slices of one scan (a key that cannot be traced to a patient), `position` is mm along it, and
+    `description` what its file calls the series, without words that may be names.
     """
 
     file: str
@@ -70,6 +82,8 @@ class Prediction:
     series: str | None = None
     position: float | None = None
     pixels: str | None = None  # 16 hex digits of what the network saw: copies of one slice have the same
+    instance: str | None = None  # the same of what the file says: copies that were compressed again have the same
+    description: str | None = None
 
     @classmethod
     def without_answer(
@@ -80,7 +94,7 @@ class Prediction:
         shared |= dict.fromkeys(("probabilities", "confidence", "distance", "cam"))
         if isinstance(found, Unreadable):
             return cls(found.file, 0, ERROR, found.reason, report=None, detail=found.detail, **shared)
-        shared |= {"series": found.series, "position": found.position}
+        shared |= {name: getattr(found, name) for name in ("series", "position", "instance", "description")}
         return cls(found.file, found.frame, REFUSED, found.report.reason, report=found.report, **shared)
 
     @classmethod
@@ -117,6 +131,8 @@ class Prediction:
             series=frame.series,
             position=frame.position,
             pixels=pixels,
+            instance=frame.instance,
+            description=frame.description,
         )
 
     @classmethod
@@ -136,6 +152,7 @@ class Prediction:
             classes=classes,
             report=report and InputReport(tuple(report["codes"]), tuple(report["warnings"]), report["facts"]),
             **{name: row[name] for name in ("model", "revision", "forced", "detail", "series", "position", "pixels")},
+            **{name: row.get(name) for name in ("instance", "description")},
         )
 
     @property
@@ -147,18 +164,24 @@ class Prediction:
         """The values of `columns(classes)`; JSON-able. Without an answer the probability of every class is None."""
         chances = _chances(self.probabilities, self.classes)
         values = (self.file, self.frame, self.decision, self.reason, *chances.values(), self.revision, self.forced)
-        return dict(zip(columns(self.classes), values, strict=True))
+        detail = self.detail or (self.report.sentence if self.report else None)
+        place = (self.series, self.position, " ".join(self.warnings), detail and printable(detail))
+        return dict(zip(columns(self.classes), (printable(self.file), *values[1:], *place), strict=True))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was noticed and not refused, as codes."""
+        return self.report.warnings if self.report else ()
 
     def to_json(self) -> dict[str, Any]:
-        """`row()` and all that does not fit a table, without the map: confidence, distance, place, report, model."""
+        """`row()` and all that does not fit a table, without the map: confidence, distance, report, model."""
         report = self.report
         return self.row() | {
             "confidence": self.confidence,
             "distance": _finite(self.distance),
-            "series": self.series,
-            "position": self.position,
             "pixels": self.pixels,
-            "detail": self.detail or (report.sentence if report else None),
+            "instance": self.instance,
+            "description": self.description,
             "report": None
             if report is None
             else {"codes": list(report.codes), "warnings": list(report.warnings), "facts": report.facts},
@@ -168,12 +191,16 @@ class Prediction:
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """The slices of one study and one decision for it.
+    """The slices of one study and one decision for it, or for each of its series.
 
     `slices` are in scan order. `decision` and `reason` are those of a Prediction; the probabilities are the mean of
     those of the slices that it rests on (decision.POOLING), the distance their median, and `used` says how many those
-    are: what the network saw, without slices from outside the training source, copies of one slice once. `series` is
-    the number of different scans among the slices: several may not belong together.
+    are: what the network saw, without slices from outside the training source, copies of one slice once, and without
+    localizers, projections and reformats. `series` is the number of different scans among the slices, `series_key` the
+    one that was decided by, and `description` what its files call it.
+
+    Slices of several scans are never pooled: `decision` is then "refused" with the reason "several-series", and
+    `studies` holds each scan with a decision of its own.
     """
 
     slices: list[Prediction]
@@ -187,14 +214,27 @@ class Study:
     model: str
     revision: str | None
     classes: tuple[str, ...]
+    series_key: str | None = None
+    description: str | None = None
+    studies: tuple[Study, ...] = ()
 
     @property
     def label(self) -> str | None:
         """The class, or None where there is no answer."""
         return self.decision if self.decision in self.classes else None
 
+    @property
+    def title(self) -> str:
+        """How to call the series: its description and its key, "" where it has none."""
+        return ", ".join(filter(None, (self.description, self.series_key)))
+
     def to_json(self) -> dict[str, Any]:
-        """The case with its slices' rows; JSON-able."""
+        """The case with its slices' rows, and where there are several series the case of each; JSON-able."""
+        cases = [one.case() for one in self.studies]
+        return self.case() | {"studies": cases, "slices": [one.row() for one in self.slices]}
+
+    def case(self) -> dict[str, Any]:
+        """The decision without the slices; JSON-able."""
         return {
             "decision": self.decision,
             "reason": self.reason,
@@ -203,9 +243,10 @@ class Study:
             "distance": _finite(self.distance),
             "used": self.used,
             "series": self.series,
+            "series_key": self.series_key,
+            "description": self.description,
             "model": self.model,
             "revision": self.revision,
-            "slices": [one.row() for one in self.slices],
         }
 
 

@@ -10,21 +10,21 @@ from ..runtime.prediction import NOTICE, columns
 
 
 def study_csv(study: Study) -> str:
-    """A row for each slice, one named "(case)" for the study, and the notice in every row."""
-    case: dict[str, object] = {
-        "file": "(case)",
-        "decision": study.decision,
-        "reason": study.reason,
-        "revision": study.revision,
-    }
-    case |= {f"p_{name}": value for name, value in (study.probabilities or {}).items()}
+    """A row for each slice, one named "(case)" for the study or for each scan in it, and the notice in every row."""
+    cases = [_case(one) for one in study.studies or (study,)]
     text = io.StringIO()
     writer = csv.DictWriter(text, [*columns(study.classes), "model", "notice"], lineterminator="\n")
     writer.writeheader()
-    for row in [*(one.row() for one in study.slices), case]:
+    for row in [*(one.row() for one in study.slices), *cases]:
         found = {key: _harmless(value) for key, value in row.items()}
         writer.writerow(found | {"model": study.model, "notice": NOTICE})
     return text.getvalue()
+
+
+def _case(study: Study) -> dict[str, object]:
+    values = {"decision": study.decision, "reason": study.reason, "revision": study.revision}
+    chances = {f"p_{name}": value for name, value in (study.probabilities or {}).items()}
+    return {"file": "(case)", **values, **chances, "series": study.series_key, "detail": study.description}
 
 
 def _harmless(value: object) -> object:

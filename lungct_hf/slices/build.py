@@ -29,7 +29,7 @@ def picture_frame(
 ) -> Frame:
     """A frame of a picture, L or RGB, taken to be in the model's window, checked against the model's `limits`.
 
-    `place` is its `series` and `position`.
+    `place` is its `series`, `position`, `instance` and `names`.
     """
     picture = one_channel(picture)
     header = header or Header()

@@ -15,7 +15,7 @@ from .dicom_header import Header, choose_polarity, read_header
 from .frame import Frame
 from .limits import InputLimits
 from .read import quiet
-from .series import series_key
+from .series import SeriesNames, instance_key, series_key
 from .window import Window
 
 if TYPE_CHECKING:
@@ -65,13 +65,17 @@ def _frames(dataset: Dataset, window: Window, limits: InputLimits | None, file: 
     if assumed := _understood(complete, dataset):
         facts["assumed"] = assumed
     facts["transfer_syntax"] = element(dataset.file_meta, "TransferSyntaxUID").name
-    key, count = series_key(element(dataset, "SeriesInstanceUID")), integer(dataset, "NumberOfFrames") or 1
+    uid, count = element(dataset, "SeriesInstanceUID"), integer(dataset, "NumberOfFrames") or 1
+    key = series_key(uid, element(dataset, "PatientID"))
+    names = SeriesNames(str(uid or "").strip(), str(element(dataset, "SeriesDescription") or "").strip())
     if count > 1:
         facts["frames"] = count
     for number, stored in enumerate(_decode(dataset)):
         header = _understood(read_header, dataset, number)
         position = header.position if header.position is not None else (float(number) if count > 1 else None)
-        place: dict[str, Any] = {"series": key, "position": position, "header": header, "limits": limits}
+        instance = instance_key(element(dataset, "SOPInstanceUID"), number)
+        place: dict[str, Any] = {"series": key, "position": position, "instance": instance, "names": names}
+        place |= {"header": header, "limits": limits}
         if stored.ndim == 3:
             header.codes.add("not-ct")  # three colours a pixel are no HU
             yield picture_frame(Image.fromarray(_to_8_bit(stored)), facts | header.facts, file, number, **place)

@@ -23,6 +23,9 @@ _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _TAGS = [
     "ImageType",
     "SOPClassUID",
+    "SOPInstanceUID",
+    "SeriesDescription",
+    "PatientID",  # hashed together with the series, and in no other way
     "Modality",
     "BodyPartExamined",
     "SliceThickness",

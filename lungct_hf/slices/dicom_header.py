@@ -10,6 +10,7 @@ import numpy as np
 
 from .dicom_file import element
 from .geometry import check_pixel_size, is_square, letters_to_orientation
+from .image_type import judge_image_type
 from .series import is_axial, is_upright, numbers, position_along, slice_normal
 
 if TYPE_CHECKING:
@@ -92,12 +93,10 @@ def _read_rescale(dataset: Dataset, frame: int, header: Header) -> None:
 
 
 def _judge_geometry(dataset: Dataset, frame: int, header: Header) -> None:
-    image_type = [_word(value) for value in _values(element(dataset, "ImageType"))]
+    judge_image_type(_values(element(dataset, "ImageType")), header)
     frame_type = _group(dataset, frame, "CTImageFrameTypeSequence")
     if frame_type is not None:
-        image_type += [_word(value) for value in _values(element(frame_type, "FrameType"))]
-    if {"LOCALIZER", "SCOUT", "TOPOGRAM"} & set(image_type):
-        header.codes.add("not-axial")
+        judge_image_type(_values(element(frame_type, "FrameType")), header)
     orientation, normal = read_orientation(_group(dataset, frame, "PlaneOrientationSequence") or dataset)
     if orientation is None or normal is None:
         header.warnings.add("orientation-unknown")

@@ -12,7 +12,7 @@ from .dicom_file import element, integer, read_dataset
 from .dicom_header import read_orientation
 from .kind import HEAD, sniff
 from .read import IMAGE_SUFFIXES
-from .series import numbers, position_along, series_key
+from .series import numbers, position_along, scan_order, series_key
 
 _MAX_HEADERS = 20_000  # a folder with more is no scan; reading all headers first would only keep its user waiting
 _NOT_DICOM = (*IMAGE_SUFFIXES, ".nii", ".nii.gz", ".zip", ".gif", ".pdf")
@@ -38,8 +38,7 @@ class _Place:
 def in_scan_order(items: list[Item]) -> list[Item]:
     """`items` of one folder, given in natural order, with the DICOM files of each series put into scan order.
 
-    A series is ordered by position along its slice normal; where a file does not say, by InstanceNumber; where one
-    lacks that too, by file name. Other files stay in front, as do all in a folder of more than 20,000 candidates.
+    A series is ordered by position along its slice normal, and by InstanceNumber where it has none (`scan_order`). Other files stay in front, as do all in a folder of more than 20,000 candidates.
     """
     candidates = [item for item in items if not item.file.lower().endswith(_NOT_DICOM)]
     if len(candidates) < 2 or len(candidates) > _MAX_HEADERS:
@@ -56,10 +55,8 @@ def in_scan_order(items: list[Item]) -> list[Item]:
 
 
 def _sorted(group: list[tuple[_Place, Item]]) -> list[Item]:
-    for key in ("position", "number"):
-        if all(getattr(place, key) is not None for place, _ in group):
-            return [item for _, item in sorted(group, key=lambda pair: getattr(pair[0], key))]
-    return [item for _, item in group]
+    order = scan_order([place.position for place, _ in group], [place.number for place, _ in group])
+    return [group[i][1] for i in order]
 
 
 def _place(item: Item) -> _Place | None:
@@ -74,5 +71,5 @@ def _place(item: Item) -> _Place | None:
         return None
     _, normal = read_orientation(dataset)
     position = position_along(normal, numbers(element(dataset, "ImagePositionPatient"), 3))
-    key = series_key(element(dataset, "SeriesInstanceUID")) or ""
+    key = series_key(element(dataset, "SeriesInstanceUID"), element(dataset, "PatientID")) or ""
     return _Place(key, position, integer(dataset, "InstanceNumber"))

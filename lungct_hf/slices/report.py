@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from .image_type import LEFT_OUT
+
 # Why a slice that could be read is refused, most telling first: a report lists its codes in this order.
 CODES: tuple[str, ...] = (
+    "other-series",
     "too-small",
     "colour-photograph",
     "burned-in-text",
@@ -33,7 +36,13 @@ UNREADABLE: tuple[str, ...] = (
     "no-permission",
 )
 
+# Why there is no decision about a study, beside the reasons of its slices.
+STUDY: tuple[str, ...] = ("several-series", "only-derived")
+
 SENTENCES: dict[str, str] = {
+    "other-series": "It belongs to another series than the one that was asked for.",
+    "several-series": "There are several series here, and slices of different scans make no decision together.",
+    "only-derived": "There are only localizers, projections and series made from others; --series NAME judges the last.",
     "too-small": "The picture is too small to show a lung slice.",
     "colour-photograph": "The picture is in colour; a CT slice is grey.",
     "burned-in-text": "The picture is a document or a screenshot, or has text burned into it.",
@@ -66,6 +75,9 @@ WARNINGS: dict[str, str] = {
     "pixels-not-square": "The pixels are not as high as wide in millimetres; the slice was resampled to square ones.",
     "orientation-unknown": "The file does not say how the slice lies in the body.",
     "derived": "The file says that the picture was computed from others.",
+    "localizer": "The file says that it is a localizer (scout), so no decision about a study rests on it.",
+    "projection": "The file says that it is a projection of many slices (MIP, MinIP), so no decision rests on it.",
+    "derived-series": "The file says that its series was made from another one (MPR), so no decision rests on it.",
     "marks": "There may be a letter or a mark in the picture.",
     "photometric": "The file says MONOCHROME1; its polarity was decided by its values.",
 }
@@ -88,6 +100,15 @@ class InputReport:
     def reason(self) -> str | None:
         """The most telling code, or None."""
         return self.codes[0] if self.codes else None
+
+    def may_be_asked(self, force: bool) -> bool:
+        """Whether the network is to see the slice; `force`: also one that is refused, if it was asked for at all."""
+        return not self.codes or (force and "other-series" not in self.codes)
+
+    @property
+    def left_out(self) -> str | None:
+        """The warning for which no decision about a study rests on this slice, or None."""
+        return next((code for code in LEFT_OUT if code in self.warnings), None)
 
     @property
     def sentence(self) -> str | None:

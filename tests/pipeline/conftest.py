@@ -19,6 +19,7 @@ from lungct_hf.slices.window import LUNG_WINDOW
 from predict_runs import Predict, predict_command
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "runtime"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "slices"))
 
 from small_model import write_model  # noqa: E402 - it lies beside the runtime's tests
 

@@ -198,7 +198,8 @@ def test_rows_are_one_contract(model: LungCT, disc: Image.Image) -> None:
         assert again["decision"] == row.decision and again["model"] == model.name
         assert Prediction.from_json(again, model.labels).to_json() == again
     assert (
-        " ".join(columns(model.labels)) == "file frame decision reason p_normal p_benign p_malignant revision forced"
+        " ".join(columns(model.labels)) == "file frame decision reason p_normal p_benign p_malignant revision forced "
+        "series position warnings detail"
     )
 
 
