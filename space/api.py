@@ -38,7 +38,7 @@ def _row(labels: Sequence[str]) -> Properties:
         "forced": {"type": "boolean"},
         "series": _MAYBE,
         "position": _NUMBER,
-        "warnings": _TEXT,
+        "warnings": _MAYBE,
         "detail": _MAYBE,
     }
 

@@ -56,7 +56,7 @@ def flat(study: Row, classes: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The rows of a study (`Study.to_json` with its `file`), then the case as a row without a frame number."""
     yield from study["slices"]
     case = {name: study.get(name) for name in columns(classes)}
-    case |= {"series": study.get("series_key"), "warnings": " ".join(study.get("warnings") or ())}
+    case |= {"series": study.get("series_key"), "warnings": " ".join(study.get("warnings") or ()) or None}
     yield case | {"forced": any(row["forced"] for row in study["slices"])}
 
 
@@ -70,7 +70,7 @@ def _json(rows: Iterable[Row], _: Sequence[str]) -> Iterator[str]:
 def _csv(rows: Iterable[Row], classes: Sequence[str]) -> Iterator[str]:
     buffer, names = io.StringIO(), columns(classes)
     writer = csv.writer(buffer, lineterminator="\n")
-    for values in chain([names], ([_cell(row[name]) for name in names] for row in rows)):
+    for values in chain([names], ([_cell(row.get(name)) for name in names] for row in rows)):
         writer.writerow(values)
         yield buffer.getvalue()
         buffer.seek(0)
@@ -105,8 +105,8 @@ def _table(rows: Iterable[Row], classes: Sequence[str]) -> Iterator[str]:
         else:
             top = sorted((-p, name) for name, p in values.items() if p is not None)[:_TOP]
             cells += [f"{revision:8}", ", ".join(f"{_short(name, _DECISION)} {-p:.3f}" for p, name in top)]
-        noticed = row["warnings"]
-        if row["frame"] is None and row["detail"]:
+        noticed = row.get("warnings") or ""
+        if row["frame"] is None and row.get("detail"):
             noticed = f"{noticed} ({row['detail']})".strip()
         yield "  ".join([*cells, noticed]).rstrip() + "\n"
 
@@ -125,5 +125,5 @@ def _write_parquet(rows: Iterable[Row], handle: BinaryIO, classes: Sequence[str]
     rows = iter(rows)
     with pq.ParquetWriter(handle, schema) as writer:
         while part := list(islice(rows, _ROW_GROUP)):
-            table = {name: [row[name] for row in part] for name in kinds}
+            table = {name: [row.get(name) for row in part] for name in kinds}
             writer.write_table(pa.table(table, schema=schema))

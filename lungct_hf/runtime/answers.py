@@ -227,8 +227,9 @@ def _without_copies(rows: Sequence[Prediction]) -> list[Prediction]:
     seen: set[tuple[Any, ...]] = set()
     kept = []
     for row in rows:
-        marks = {("pixels", row.pixels)} if row.pixels is not None else set()
-        marks |= {("instance", row.instance, row.position)} if row.instance is not None else set()
+        marks: set[tuple[Any, ...]] = {("pixels", row.pixels)} if row.pixels is not None else set()
+        if row.instance is not None:
+            marks.add(("instance", row.instance, row.position))
         if not marks & seen:
             kept.append(row)
         seen |= marks

@@ -152,7 +152,8 @@ class Prediction:
             classes=classes,
             report=report and InputReport(tuple(report["codes"]), tuple(report["warnings"]), report["facts"]),
             **{name: row[name] for name in ("model", "revision", "forced", "detail", "series", "position", "pixels")},
-            **{name: row.get(name) for name in ("instance", "description")},
+            instance=row.get("instance"),
+            description=row.get("description"),
         )
 
     @property
@@ -165,7 +166,7 @@ class Prediction:
         chances = _chances(self.probabilities, self.classes)
         values = (self.file, self.frame, self.decision, self.reason, *chances.values(), self.revision, self.forced)
         detail = self.detail or (self.report.sentence if self.report else None)
-        place = (self.series, self.position, " ".join(self.warnings), detail and printable(detail))
+        place = (self.series, self.position, " ".join(self.warnings) or None, detail and printable(detail))
         return dict(zip(columns(self.classes), (printable(self.file), *values[1:], *place), strict=True))
 
     @property

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ..slices.frame import Frame, Unreadable
 from ..slices.image_type import DERIVED_SERIES
@@ -95,5 +96,5 @@ def _other(row: Prediction) -> Prediction:
         return row
     codes = ordered({*row.report.codes, "other-series"})
     report = InputReport(codes, row.report.warnings, row.report.facts)
-    nothing: dict[str, None] = dict.fromkeys(("probabilities", "confidence", "distance", "cam", "pixels"))
+    nothing: dict[str, Any] = dict.fromkeys(("probabilities", "confidence", "distance", "cam", "pixels"))
     return replace(row, decision=REFUSED, reason="other-series", report=report, forced=False, **nothing)

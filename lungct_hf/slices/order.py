@@ -38,7 +38,8 @@ class _Place:
 def in_scan_order(items: list[Item]) -> list[Item]:
     """`items` of one folder, given in natural order, with the DICOM files of each series put into scan order.
 
-    A series is ordered by position along its slice normal, and by InstanceNumber where it has none (`scan_order`). Other files stay in front, as do all in a folder of more than 20,000 candidates.
+    A series is ordered by position along its slice normal, and by InstanceNumber where it has none
+    (`scan_order`). Other files stay in front, as do all in a folder of more than 20,000 candidates.
     """
     candidates = [item for item in items if not item.file.lower().endswith(_NOT_DICOM)]
     if len(candidates) < 2 or len(candidates) > _MAX_HEADERS:

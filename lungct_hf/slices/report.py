@@ -42,7 +42,7 @@ STUDY: tuple[str, ...] = ("several-series", "only-derived")
 SENTENCES: dict[str, str] = {
     "other-series": "It belongs to another series than the one that was asked for.",
     "several-series": "There are several series here, and slices of different scans make no decision together.",
-    "only-derived": "There are only localizers, projections and series made from others; --series NAME judges the last.",
+    "only-derived": "There are only localizers, projections and series made from others (--series judges these).",
     "too-small": "The picture is too small to show a lung slice.",
     "colour-photograph": "The picture is in colour; a CT slice is grey.",
     "burned-in-text": "The picture is a document or a screenshot, or has text burned into it.",

@@ -86,14 +86,15 @@ def parse_positions(text: str) -> tuple[float, float] | None:
 
 # What descriptions of series say about a scan. Other words may be names that somebody typed there.
 _WORDS = frozenset(
-    """abd abdomen acq adc angio aorta app art arterial average avg axial ax b bone br brain breath c cap cardiac chest
-    cm contrast cor coronal ct cta ctpa cv delay delayed diagnostic dose ed es exp expiration fbp fc filter fine
-    full gantry gating hd head helical high hr hrct i idose imr insp inspiration inf iterative kernel kv kvp late lcad
-    localizer low lower lung lungs ma mas max maxip med mediast mediastinal mediastinum medium min minip mip mm monitoring
-    mono mpr native ncct nc neck no non noncontrast o of p parenchyma pe pelvis phase pfs plain plus portal post pre
-    premonitoring prone pulm pulmonary qr recon reformat reg routine s safire sag sagittal scan scano scout screening sd
-    sec secs series sharp slice smooth soft spine spiral std standard supine surview sw tap test thick thin thins thorax
-    thx tissue to topo topogram tra trans transverse upper v venous vol volume w wb with without wo""".split()
+    """abd abdomen acq adc angio aorta app art arterial average avg axial ax b bone br brain breath c cap cardiac
+    chest cm contrast cor coronal ct cta ctpa cv delay delayed diagnostic dose ed es exp expiration fbp fc
+    filter fine full gantry gating hd head helical high hr hrct i idose imr insp inspiration inf iterative
+    kernel kv kvp late lcad localizer low lower lung lungs ma mas max maxip med mediast mediastinal mediastinum
+    medium min minip mip mm monitoring mono mpr native ncct nc neck no non noncontrast o of p parenchyma pe
+    pelvis phase pfs plain plus portal post pre premonitoring prone pulm pulmonary qr recon reformat reg routine
+    s safire sag sagittal scan scano scout screening sd sec secs series sharp slice smooth soft spine spiral std
+    standard supine surview sw tap test thick thin thins thorax thx tissue to topo topogram tra trans transverse
+    upper v venous vol volume w wb with without wo""".split()
 )
 
 
@@ -145,7 +146,7 @@ class SeriesChoice:
             return None
         if not text.strip():
             raise UsageError(
-                "--series is empty; the beginning of a SeriesInstanceUID, a part of a description, or largest is needed."
+                "--series is empty; the start of a SeriesInstanceUID, a part of a description, or largest is needed."
             )
         return cls(text.strip())
 

@@ -33,6 +33,7 @@ def read_csv(text: str) -> list[dict[str, object]]:
     for row in csv.DictReader(io.StringIO(text)):
         typed: dict[str, object] = {name: value or None for name, value in row.items()}
         typed |= {name: float(value) for name, value in row.items() if name.startswith("p_") and value}
+        typed["position"] = float(row["position"]) if row["position"] else None
         typed |= {"frame": int(row["frame"]) if row["frame"] else None, "forced": row["forced"] == "true"}
         rows.append(typed)
     return rows

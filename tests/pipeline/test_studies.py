@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from made_slices import ct_dataset, dicom_bytes, phantom_hu
 from PIL import Image
 
 from lungct_hf import LungCT
@@ -16,7 +17,6 @@ from lungct_hf.runtime import Study
 from lungct_hf.runtime.prediction import NOTICE
 from lungct_hf.serving.tables import study_csv
 from lungct_hf.slices.series import SeriesNames, scan_order
-from made_slices import ct_dataset, dicom_bytes, phantom_hu
 from predict_runs import Predict
 from test_predict_command import read_csv
 
@@ -79,7 +79,7 @@ def test_each_scan_has_its_decision_in_every_format(predict: Predict, scans: Pat
     assert first["detail"].startswith("Series 1 of 2: ... Thorax")
     table = pq.read_table(tmp_path / "cases.parquet").to_pylist()
     assert [row["position"] for row in table[:3]] == [0.0, 1.0, 2.0]
-    assert [row["warnings"] or None for row in table] == [row["warnings"] for row in rows]
+    assert [row["warnings"] for row in table] == [row["warnings"] for row in rows]
     text = (tmp_path / "cases.txt").read_text()
     assert "several-series (Series 2 of 2: Lung, " in text
     seen = {Path(str(row["file"])).name: (row["reason"], str(row["warnings"]).split()) for row in rows}
