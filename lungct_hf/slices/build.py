@@ -12,6 +12,7 @@ from .dicom_header import Header
 from .frame import Frame
 from .geometry import is_turned, to_usual_view, with_square_pixels
 from .grey import one_channel
+from .hounsfield import Fault, find_fault
 from .limits import InputLimits
 from .report import InputReport, ordered
 from .window import Window
@@ -25,18 +26,20 @@ def picture_frame(
     *,
     limits: InputLimits | None,
     header: Header | None = None,
+    fault: Fault | None = None,
     **place: Any,
 ) -> Frame:
     """A frame of a picture, L or RGB, taken to be in the model's window, checked against the model's `limits`.
 
-    `place` is its `series`, `position`, `instance` and `names`.
+    `fault` says why the values that it shows cannot be HU; `place` is its `series`, `position`, `instance` and `names`.
     """
     picture = one_channel(picture)
     header = header or Header()
     is_ct = header.facts.get("modality") == "CT"
     found = check_picture(picture, is_hu=header.is_hu, is_ct=is_ct and header.is_hu, limits=limits)
-    if is_ct and "no-rescale" in header.warnings and found.codes & {"no-lung", "not-ct", "inverted"}:
-        found.codes = {"wrong-window"}  # without a rescale the values of a CT scanner need not be HU
+    if fault and "not-ct" not in header.codes and (fault.certain or "no-lung" not in found.codes):
+        header.codes.add("not-hu")
+        found.facts["not_hu"] = fault.text
     facts = facts | {"width": picture.width, "height": picture.height} | found.facts
     # What a header says outright explains the picture; its look then adds nothing but noise.
     codes = header.codes if header.codes & {"not-ct", "not-hu", "not-axial"} else header.codes | found.codes
@@ -60,4 +63,6 @@ def hu_frame(
     if pixel_mm is not None and is_turned(header.orientation):
         pixel_mm = pixel_mm[::-1]
     picture = Image.fromarray(window.apply(np.ascontiguousarray(values)))
-    return picture_frame(with_square_pixels(picture, pixel_mm), facts, file, frame, header=header, **place)
+    return picture_frame(
+        with_square_pixels(picture, pixel_mm), facts, file, frame, header=header, fault=find_fault(hu), **place
+    )

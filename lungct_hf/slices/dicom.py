@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -10,12 +11,13 @@ from PIL import Image
 
 from ..errors import BadSliceError, brief
 from .build import hu_frame, picture_frame
-from .dicom_file import check_codestreams, complete, element, integer, read_dataset
+from .dicom_file import are_rows_torn, check_codestreams, check_rows, complete, element, integer, read_dataset
 from .dicom_header import Header, choose_polarity, read_header
 from .frame import Frame
 from .limits import InputLimits
 from .read import quiet
 from .series import SeriesNames, instance_key, series_key
+from .stored import best_reading, hidden_padding, stated_values
 from .window import Window
 
 if TYPE_CHECKING:
@@ -81,6 +83,8 @@ def _frames(dataset: Dataset, window: Window, limits: InputLimits | None, file: 
             yield picture_frame(Image.fromarray(_to_8_bit(stored)), facts | header.facts, file, number, **place)
         else:
             hu = _understood(_to_hu, dataset, stored, header, window)
+            if are_rows_torn(hu):
+                raise BadSliceError("its rows and columns do not fit its pixels")
             yield hu_frame(hu, facts | header.facts, file, number, window, **place)
 
 
@@ -122,12 +126,18 @@ def _decode(dataset: Dataset) -> Iterator[np.ndarray]:
         is_palette = dataset.PhotometricInterpretation == Photometric.PALETTE_COLOR
         if decoder.is_encapsulated:
             check_codestreams(dataset)
+        check_rows(dataset, native=not decoder.is_encapsulated)
         with quiet():
-            options = as_pixel_options(dataset)
+            # Which bits of a sample count is decided in stored.py, by what the values can be.
+            options = as_pixel_options(dataset) | {"correct_unused_bits": dataset.SamplesPerPixel > 1}
         frames = decoder.iter_array(dataset, raw=dataset.SamplesPerPixel == 1, decoding_plugin=plugin, **options)
         while True:
-            with quiet():
+            with quiet() as said:
                 item = next(frames, None)
+            # What pydicom says of run lengths that unpack to more pixels than are stated; one byte evens a segment out.
+            excess = [re.search(r"non-conformant padding - (\d+) vs. (\d+) bytes", text) for text in said]
+            if any(found and int(found[1]) - int(found[2]) > 1 for found in excess):
+                raise BadSliceError("its compressed pixels are more than its rows and columns have room for")
             if item is None or done == dataset.NumberOfFrames:
                 break
             array = item[0]
@@ -147,22 +157,46 @@ def _decode(dataset: Dataset) -> Iterator[np.ndarray]:
         raise BadSliceError(f"it says it has {dataset.NumberOfFrames} frames, but holds {done}", "truncated")
 
 
-def _to_hu(dataset: Dataset, stored: np.ndarray, header: Header, window: Window) -> np.ndarray:
-    hu = _rescale(dataset, stored, header)
-    if dataset.PhotometricInterpretation == "MONOCHROME1":
-        header.warnings.add("photometric")
-        bits, is_signed = int(dataset.BitsStored), bool(dataset.PixelRepresentation)
-        turned = (-1 if is_signed else 2**bits - 1) - stored.astype(np.int32 if bits <= 16 else np.float64)
-        hu = choose_polarity(hu, _rescale(dataset, turned, header))
-    padding, limit = integer(dataset, "PixelPaddingValue"), integer(dataset, "PixelPaddingRangeLimit")
-    if padding is not None:
-        low, high = sorted(_signed(dataset, value) for value in (padding, padding if limit is None else limit))
-        # Padding that is darker than air stays as it is; padding at a bright value would be taken for bone.
-        outside = (stored >= low) & (stored <= high) & (hu > -1000.0)
-        hu[outside] = min(window.center - window.width / 2, -1000.0)
-    if stored.dtype.kind == "f":  # no number is no tissue
+def _to_hu(dataset: Dataset, samples: np.ndarray, header: Header, window: Window) -> np.ndarray:
+    """HU of a frame from its samples as they were decoded: (rows, columns), float32."""
+
+    def convert(stored: np.ndarray) -> np.ndarray:
+        hu = _rescale(dataset, stored, header)
+        if dataset.PhotometricInterpretation == "MONOCHROME1":
+            header.warnings.add("photometric")
+            bits = min(int(dataset.BitsStored), 8 * stored.dtype.itemsize)
+            top = -1 if stored.dtype.kind == "i" else 2**bits - 1
+            turned = top - stored.astype(np.int32 if bits <= 16 else np.float64)
+            hu = choose_polarity(hu, _rescale(dataset, turned, header))
+        for low, high in _padding(dataset):
+            # Padding that is darker than air stays as it is; padding at a bright value would be taken for bone.
+            outside = ((samples >= low) & (samples <= high)) | ((stored >= low) & (stored <= high))
+            hu[outside & (hu > -1000.0)] = min(window.center - window.width / 2, -1000.0)
+        if hidden is not None:
+            hu[hidden] = -np.inf
+        return hu
+
+    samples = samples.astype(samples.dtype.newbyteorder("="), copy=False)
+    hidden = hidden_padding(dataset, samples)
+
+    if "ModalityLUTSequence" in dataset:  # what a table leads to is no matter of signs
+        hu, is_mended = convert(stated_values(dataset, samples)), False
+    else:
+        hu, is_mended = best_reading(dataset, samples, convert)
+    if is_mended:
+        header.warnings.add("header-overruled")
+    if samples.dtype.kind == "f":  # no number is no tissue
         hu = np.nan_to_num(hu, copy=False, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
     return hu
+
+
+def _padding(dataset: Dataset) -> list[tuple[int, int]]:
+    """The range of stored values that is padding, if there is one."""
+    padding, limit = integer(dataset, "PixelPaddingValue"), integer(dataset, "PixelPaddingRangeLimit")
+    if padding is None:
+        return []
+    low, high = sorted(_signed(dataset, value) for value in (padding, padding if limit is None else limit))
+    return [(low, high)]
 
 
 def _signed(dataset: Dataset, padding: int) -> int:

@@ -7,6 +7,8 @@ import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import numpy as np
+
 from ..errors import BadSliceError, brief
 from .read import quiet
 
@@ -17,6 +19,7 @@ MAX_FRAME_PIXELS = 32_000_000  # of one frame: a CT slice has 0.26 million, a ma
 _MAX_PIXELS = 2**31  # of all frames of one file
 _MAX_INFLATED = 600 * 2**20  # bytes
 _FREE_INFLATED, _MAX_RATIO = 16 * 2**20, 200  # bytes below which unpacked to packed does not matter; as in archives
+_TORN = 0.85  # of the mean step from row to row; no other lag has a smaller one in a slice that is laid out right
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 
 # What is read from a file. Everything else, and with it all that names a person, is passed over by the parser.
@@ -172,17 +175,54 @@ def integer(dataset: Dataset, keyword: str) -> int | None:
 
 
 def check_codestreams(dataset: Dataset) -> None:
-    """Refuse compressed frames whose own header claims a far larger picture than the data set does.
+    """Refuse compressed frames whose own header says another size of the picture than the data set does.
 
     Raises:
-        BadSliceError: a decoder would be made to unpack more than `MAX_FRAME_PIXELS`.
+        BadSliceError: a decoder would be made to unpack more than is stated, or to lay out rows of another length.
     """
     from pydicom.encaps import generate_fragments
 
+    stated = (int(dataset.Columns), int(dataset.Rows))
     for fragment in generate_fragments(dataset.PixelData):
-        if (size := codestream_size(fragment)) and size[0] * size[1] > MAX_FRAME_PIXELS:
-            stated = f"{dataset.Columns} x {dataset.Rows}"
-            raise BadSliceError(f"a compressed frame claims {size[0]} x {size[1]} pixels where {stated} are stated")
+        size = codestream_size(fragment)
+        if size and all(size) and size != stated:
+            raise BadSliceError(
+                f"a compressed frame has {size[0]} x {size[1]} pixels where {stated[0]} x {stated[1]} are stated"
+            )
+
+
+def check_rows(dataset: Dataset, native: bool) -> None:
+    """Refuse uncompressed grey pixels that are more than the stated rows have room for.
+
+    Decoders take what they need and leave the rest, so a part of the slice would be taken for the whole.
+
+    Raises:
+        BadSliceError: at least one row is left over.
+    """
+    content = element(dataset, "PixelData")
+    if not native or not content or dataset.SamplesPerPixel != 1:
+        return
+    row = int(dataset.Columns) * int(dataset.BitsAllocated) / 8
+    rows = int(dataset.Rows) * int(dataset.NumberOfFrames)
+    if len(content) >= (rows + 1) * row:
+        raise BadSliceError(f"its pixel data fill {len(content) / row:,.0f} rows where {rows:,} are stated")
+
+
+def are_rows_torn(values: np.ndarray) -> bool:
+    """Whether a slice in HU, shape (rows, columns), looks as if its rows were of another length than stated.
+
+    Then neighbours from row to row are none, and a pixel resembles another one more than that below it: the one that
+    follows after as many pixels as there are rows (rows and columns were swapped), or half or twice the columns.
+    """
+    rows, columns = values.shape
+    flat = np.clip(values.ravel(), np.float32(-1000), np.float32(400))
+
+    def step(lag: int) -> float:
+        return float(np.abs(flat[lag:] - flat[:-lag]).mean())
+
+    others = {rows, columns // 2, 2 * columns} - {columns}
+    stated = step(columns) if rows > 1 else 0.0
+    return any(0 < lag < flat.size and step(lag) < _TORN * stated for lag in others)
 
 
 def codestream_size(data: bytes) -> tuple[int, int] | None:

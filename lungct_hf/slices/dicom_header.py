@@ -78,11 +78,11 @@ def _read_rescale(dataset: Dataset, frame: int, header: Header) -> None:
     group = _group(dataset, frame, "PixelValueTransformationSequence") or dataset
     pair = [numbers([element(group, name)], 1) for name in ("RescaleSlope", "RescaleIntercept")]
     slope, intercept = (value[0] if value else None for value in pair)
-    unit = _word(element(group, "RescaleType"))
-    if unit and unit not in ("HU", "US"):  # electron density, effective atomic number, material maps, ...
-        header.codes.add("not-hu")
-    elif unit == "US":
+    unit = str(element(group, "RescaleType") or _table_unit(dataset) or "").strip().upper()
+    if unit in ("US", "UNSPECIFIED"):
         header.warnings.add("unit-unknown")
+    elif unit and unit != "HU" and not unit.startswith("HOUNSFIELD"):  # electron density, material maps, ...
+        header.codes.add("not-hu")
     if "ModalityLUTSequence" in dataset:
         header.is_hu = True
     elif slope and intercept is not None:
@@ -90,6 +90,11 @@ def _read_rescale(dataset: Dataset, frame: int, header: Header) -> None:
     else:
         header.slope, header.intercept = slope or 1.0, intercept or 0.0
         header.warnings.add("no-rescale")
+
+
+def _table_unit(dataset: Dataset) -> str | None:
+    tables = element(dataset, "ModalityLUTSequence") or []
+    return element(tables[0], "ModalityLUTType") if len(tables) else None
 
 
 def _judge_geometry(dataset: Dataset, frame: int, header: Header) -> None:

@@ -47,7 +47,7 @@ SENTENCES: dict[str, str] = {
     "colour-photograph": "The picture is in colour; a CT slice is grey.",
     "burned-in-text": "The picture is a document or a screenshot, or has text burned into it.",
     "not-ct": "This does not look like a CT slice, or the file says that it is none.",
-    "not-hu": "The file says that its values are not in Hounsfield units.",
+    "not-hu": "The values are not Hounsfield units: the file says so, or no CT of a body has such values.",
     "not-axial": "This is not an axial slice; only slices across the body, seen from the feet, are read.",
     "inverted": "Black and white are swapped: air must be dark and the body bright.",
     "wrong-window": "The grey levels are not those of the window that the model's own slices were shown in.",
@@ -79,6 +79,8 @@ WARNINGS: dict[str, str] = {
     "projection": "The file says that it is a projection of many slices (MIP, MinIP), so no decision rests on it.",
     "derived-series": "The file says that its series was made from another one (MPR), so no decision rests on it.",
     "marks": "There may be a letter or a mark in the picture.",
+    "header-overruled": "The header is wrong about the sign or the bits of its values; they were read in the one way "
+    "in which they can be Hounsfield units.",
     "photometric": "The file says MONOCHROME1; its polarity was decided by its values.",
 }
 

@@ -207,7 +207,7 @@ def test_a_ct_file_without_rescale_is_not_guessed_at() -> None:
     dataset = ct_dataset(HU)
     del dataset.RescaleSlope, dataset.RescaleIntercept
     report = only(dataset).report
-    assert report.codes == ("wrong-window",) and "no-rescale" in report.warnings
+    assert report.codes == ("not-hu",) and "no-rescale" in report.warnings
 
 
 def test_nothing_about_the_patient_comes_out() -> None:
