@@ -134,7 +134,7 @@ def _decode(dataset: Dataset) -> Iterator[np.ndarray]:
         while True:
             with quiet() as said:
                 item = next(frames, None)
-            # What pydicom says of run lengths that unpack to more pixels than are stated; one byte evens a segment out.
+            # pydicom says where run lengths unpack to more pixels than are stated; one byte evens a segment out.
             excess = [re.search(r"non-conformant padding - (\d+) vs. (\d+) bytes", text) for text in said]
             if any(found and int(found[1]) - int(found[2]) > 1 for found in excess):
                 raise BadSliceError("its compressed pixels are more than its rows and columns have room for")
