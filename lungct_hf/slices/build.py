@@ -31,7 +31,7 @@ def picture_frame(
 ) -> Frame:
     """A frame of a picture, L or RGB, taken to be in the model's window, checked against the model's `limits`.
 
-    `fault` says why the values that it shows cannot be HU; `place` is its `series`, `position`, `instance` and `names`.
+    `fault` says why its values cannot be HU; `place` is its `series`, `position`, `instance` and `names`.
     """
     picture = one_channel(picture)
     header = header or Header()
