@@ -74,9 +74,15 @@ class Contract:
                 "num_classes": len(self.classes),
                 "first_conv": "conv_stem",
                 "classifier": "classifier",
+                **self._notes(),
             },
             "dtype": "float32",
         }
+
+    def _notes(self) -> dict[str, Any]:
+        """What timm and transformers carry along as `pretrained_cfg["notes"]`: they show nothing else of our own."""
+        is_phantom = (self.provenance.get("data") or {}).get("kind") == "phantom"
+        return {"notes": ["Trained on generated phantoms: useless on patients."]} if is_phantom else {}
 
     def lungct(self) -> dict[str, Any]:
         """lungct.json."""

@@ -39,6 +39,10 @@ SENTENCES: dict[str, str] = {
     UNLIKE_TRAINING: "It is unlike the slices the model was trained on, so its probabilities mean nothing here.",
     LOW_CONFIDENCE: "No class is likely enough to name one.",
 }
+# What helps, where something does.
+WHAT_TO_DO: dict[str, str] = {
+    UNLIKE_SOURCE: "What to do: train a model on slices from there, or at least test this one on them.",
+}
 DISTANCE = "diagonal-mahalanobis"
 POOLING = "mean-probability"  # how the slices of a case become one answer; stored beside every case-level figure
 

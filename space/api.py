@@ -22,7 +22,7 @@ def _or_null(kind: str) -> dict[str, Any]:
 
 _NUMBER, _MAYBE, _TEXT = _or_null("number"), _or_null("string"), {"type": "string"}
 _NAMES = {"type": "array", "items": _TEXT}
-_ORIGIN = {"model": _TEXT, "revision": _MAYBE, "version": _MAYBE, "notice": _TEXT}
+_ORIGIN = {"model": _TEXT, "revision": _MAYBE, "version": _MAYBE, "worth": _TEXT, "notice": _TEXT}
 Properties = dict[str, Any]
 
 
@@ -40,6 +40,7 @@ def _row(labels: Sequence[str]) -> Properties:
         "position": _NUMBER,
         "warnings": _MAYBE,
         "detail": _MAYBE,
+        "note": _MAYBE,
     }
 
 
@@ -59,10 +60,12 @@ def _study(labels: Sequence[str]) -> Properties:
         **{name: kind for name, kind in row.items() if name in ("decision", "reason") or name.startswith("p_")},
         "confidence": _NUMBER,
         "distance": _NUMBER,
+        "detail": _MAYBE,
         "used": {"type": "integer"},
         "series": {"type": "integer"},
         "series_key": _MAYBE,
         "description": _MAYBE,
+        "note": _MAYBE,
     }
     return {
         **case,
@@ -78,6 +81,7 @@ def _model(_: Sequence[str]) -> Properties:
         "package_version": _TEXT,
         "labels": _NAMES,
         "positive": _NAMES,
+        "note": _MAYBE,
         "window": {"type": "object"},
         "results": _or_null("object"),
         "versions": {"type": "object"},
@@ -114,12 +118,14 @@ def add_endpoints(service: Service) -> None:
 
         The answer's "decision" is one of the model's classes ("labels" of /model_info), or: "abstain" (the model does
         not know; "reason" says why), "refused" (the file is no slice it can judge), "error" (the file cannot be read).
-        p_CLASS is the calibrated probability of a class, null where there was no answer. Pass the "notice" on.
+        p_CLASS is the calibrated probability of a class, null where there was no answer. "worth" says how good the
+        model is. Pass "worth", "note" (where it is not null) and "notice" on.
 
         Args:
             slice_file: One slice: DICOM, NIfTI, PNG, JPEG, TIFF, WebP or BMP, pictures in the model's own window.
             version: A tag or commit of the model, as /model_info lists them. Empty: the one that is served.
-            force: Answer even where the input check refuses the slice; "forced" and "reason" then say so.
+            force: Answer even where the input check refuses the slice or it is from elsewhere; "forced" and "reason"
+                then say so.
         """
         if slice_file is None:
             raise told("No slice was given. Fix: send one file.")

@@ -48,7 +48,7 @@ def build_model_tab(service: Service, version: gr.State, warning: gr.HTML, tab: 
             shown: page,
             chosen: gr.Dropdown(choices=choices, value=value, visible=bool(tags)),
             version: wanted,
-            warning: training_warning(served.model.contract.provenance),
+            warning: training_warning(served.model.note),
         }
 
     options: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 4, "show_progress_on": shown}
@@ -67,7 +67,8 @@ def model_html(service: Service, version: str) -> str:
 def _figures(evidence: Evidence) -> str:
     shown = evidence.shown
     if shown is None:
-        return "<h2>How well it works</h2><p>This model comes without an evaluation, so nothing is known about it.</p>"
+        nothing = "This model comes without an evaluation, so nothing is known about it."
+        return f"<h2>How well it works</h2><p>{nothing}</p>"
     rows = "".join(
         f"<tr><th scope='row'>{_rich(row['name'])}</th><td>{_rich(row['balanced_accuracy'])}</td>"
         f"<td>{_rich(row['accuracy'])}</td><td>{_rich(row['auroc'])}</td><td>{row['n']}</td></tr>"
@@ -100,6 +101,7 @@ def _figures(evidence: Evidence) -> str:
         '<h3>By class</h3><div class="lc-table" tabindex="0" role="region" aria-label="Figures by class"><table>'
         "<thead><tr><th scope='col'>Class</th><th scope='col'>Sensitivity</th><th scope='col'>Specificity</th>"
         f"<th scope='col'>n</th></tr></thead><tbody>{classes}</tbody></table></div>{_operating(shown)}"
+        f"<h3>Tested elsewhere</h3>{_elsewhere(shown['external'])}"
         f"<h3>Calibration and abstention</h3>{_items([*calibration['sentences'], *calibration['rule']])}"
         f'<div class="lc-plots">{plots}</div>'
     )
@@ -122,6 +124,24 @@ def _operating(shown: dict[str, Any]) -> str:
     )
     said = f"<h3>Finding disease</h3><p>{_rich(found['sentence'])}</p>"
     return f"{said}{table if rows else ''}{_items(found['cautions'])}"
+
+
+def _elsewhere(found: dict[str, Any]) -> str:
+    """What the model did on data that it was not made from, as the card tells it."""
+    if found["sentence"]:
+        return f"<p>{_rich(found['sentence'])}</p>"
+    rows = "".join(
+        f"<tr><th scope='row'>{_rich(row['name'])}</th>"
+        f"{''.join(f'<td>{_rich(row[way])}</td>' for way in ('all', 'answers', 'forced'))}</tr>"
+        for row in found["rows"]
+    )
+    return (
+        "<p>A false alarm is a slice without disease that is given a class of disease. Forced: the most probable "
+        "class of every slice, without input check and abstention.</p>"
+        '<div class="lc-table" tabindex="0" role="region" aria-label="Tested elsewhere"><table><thead><tr>'
+        "<th scope='col'>Outside set</th><th scope='col'>Of all slices</th><th scope='col'>Of the answers</th>"
+        f"<th scope='col'>Forced</th></tr></thead><tbody>{rows}</tbody></table></div>{_items(found['notes'])}"
+    )
 
 
 def _facts(service: Service, version: str, evidence: Evidence) -> str:

@@ -66,7 +66,7 @@ def build_page(keeper: Keeper) -> gr.Blocks:
             return {
                 state: "",
                 timer: gr.Timer(active=False),
-                warning: training_warning(served.model.contract.provenance),
+                warning: training_warning(served.model.note),
                 answers: _answers(served.model.repo_id or served.model.name, served.model.revision),
             }
 

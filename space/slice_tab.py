@@ -16,7 +16,7 @@ from lungct_hf.serving.service import Phantom, Service, Source, phantom_examples
 from lungct_hf.slices.source import Frame
 from lungct_hf.slices.window import VIEWING, Window
 from uploads import slice_file
-from wording import KINDS, alert, data_uri, html, prediction_html, signed
+from wording import KINDS, alert, data_uri, html, prediction_html, signed, worth_html
 
 _NONE = '<p class="lc-empty">No result yet. Choose a file or one of the phantoms.</p>'
 _HINT = f'<p class="lc-small">One axial slice: {KINDS}. Or a phantom, drawn with:</p>'
@@ -75,9 +75,10 @@ def build_slice_tab(service: Service, version: gr.State) -> None:
 
     def show(source: Source, version: str, force: bool) -> dict[Any, Any]:
         found, one = service.slice(source, version=version, force=force)
-        contract = service.served(version).model.contract
+        model = service.served(version).model
+        contract = model.contract
         own = contract.window
-        said = prediction_html(one, contract.classes)
+        said = prediction_html(one, contract.classes) + worth_html(model.worth, model.note)
         if isinstance(source, Phantom):
             said += f'<p class="lc-small lc-known">This phantom shows: <b>{source.nodule}</b>.</p>'
         reset = {

@@ -20,7 +20,7 @@ from lungct_hf.serving.service import Service, Source, phantom_study
 from lungct_hf.serving.tables import study_csv
 from lungct_hf.slices.source import Frame, Unreadable
 from uploads import slice_file
-from wording import NO_CLASS, alert, badge, data_uri, decision_html, html, mark, name_of, prediction_html
+from wording import NO_CLASS, alert, badge, data_uri, decision_html, html, mark, name_of, prediction_html, worth_html
 
 _NONE = '<p class="lc-empty">No study yet. Choose a zip archive, several files, or the phantom study.</p>'
 _THUMB, _LARGE = 96, 400  # pixels
@@ -114,6 +114,7 @@ def study_html(study: Study, classes: Classes, pictures: dict[int, str], answer:
         None if study.used or study.studies or study.decision == "abstain" else "None of the slices could be judged."
     )
     case = decision_html(study.decision, study.reason, detail, study.probabilities, classes, of="case")
+    case += worth_html(answer["worth"], study.note)
     counts = {name: sum(one.decision == name for one in study.slices) for name in (*classes, *NO_CLASS)}
     legend = "".join(f"<li>{badge(name, classes)} {count}</li>" for name, count in counts.items() if count)
     several = "".join(

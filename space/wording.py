@@ -13,7 +13,7 @@ from PIL import Image
 from lungct_hf import Prediction
 from lungct_hf.classes import Classes
 from lungct_hf.decision import SENTENCES as ABSTAIN_SENTENCES
-from lungct_hf.guard import UNLIKE_SOURCE
+from lungct_hf.decision import WHAT_TO_DO
 from lungct_hf.runtime.prediction import NOTICE
 from lungct_hf.slices.report import SENTENCES, WARNINGS
 
@@ -40,16 +40,15 @@ def header() -> str:
     )
 
 
-def training_warning(provenance: Mapping[str, Any]) -> str:
-    """What a visitor must know of a model before its first answer; empty where there is nothing."""
-    kind = (provenance.get("data") or {}).get("kind") if isinstance(provenance.get("data"), Mapping) else None
-    if kind is None:
-        text = "This model does not say what it was trained on, so its probabilities mean nothing."
-    elif kind == "phantom":
-        text = "This model was trained on generated phantoms. It is useless on patients."
-    else:
-        return ""
-    return f'<p class="lc-notice lc-warning" role="note">{text}</p>'
+def training_warning(note: str | None) -> str:
+    """What a visitor must know of a model before its first answer, LungCT.note; empty where there is nothing."""
+    return f'<p class="lc-notice lc-warning" role="note">{escape(note)}</p>' if note else ""
+
+
+def worth_html(worth: str, note: str | None) -> str:
+    """The line that stands beside every decision, and before it what must be known of the training."""
+    first = f"<strong>{escape(note)}</strong> " if note else ""
+    return f'<p class="lc-small lc-worth">{first}{escape(worth)}</p>'
 
 
 def name_of(decision: str) -> str:
@@ -94,6 +93,7 @@ def decision_html(
             text += " That class counts as disease."
         if is_forced:
             text += f" It says so only because it was told to answer. {escape(_sentence(reason, detail))}"
+            text += _advice(reason)
     else:
         said = {
             "refused": f"<strong>I can't say: this is not a {of} the model can judge.</strong> ",
@@ -102,9 +102,14 @@ def decision_html(
         text = said + escape(_sentence(reason, detail))
         if decision == "refused":
             text += " It was not shown to the model."
-        if reason == UNLIKE_SOURCE:
-            text += " What to do: train a model on slices from there, or at least test one."
-    return f"{head}<p>{text}</p>{bars(probabilities, decision, classes)}"
+        text += _advice(reason)
+    shown = "abstain" if is_forced else decision  # no class of such an answer is marked in the bars either
+    return f"{head}<p>{text}</p>{bars(probabilities, shown, classes)}"
+
+
+def _advice(reason: str | None) -> str:
+    found = WHAT_TO_DO.get(reason or "")
+    return f" <strong>{escape(found)}</strong>" if found else ""
 
 
 def _sentence(reason: str | None, detail: str | None) -> str:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..decision import WHAT_TO_DO
 from ..errors import LungCTError, UsageError, disk_error
 from ..files import check_place
+from ..guard import UNLIKE_SOURCE
 
 if TYPE_CHECKING:
     from ..pipeline.run import Options
@@ -91,6 +93,14 @@ def predict(
     bad = manifest["decisions"].get("error", 0)
     if bad:
         typer.echo(f"{bad:,} files or slices could not be read; their rows say why.", err=True)
+    if far := manifest["reasons"].get(UNLIKE_SOURCE, 0):
+        told = "answered only because of --force, and marked" if force else "not answered"
+        typer.echo(
+            f"{far:,} slices are from outside the training source, {told}. {WHAT_TO_DO[UNLIKE_SOURCE]}", err=True
+        )
+    typer.echo(loaded.worth, err=True)
+    if loaded.note:
+        typer.echo(loaded.note, err=True)
     if output is not None:
         typer.echo(f"written: {output}", err=True)
 

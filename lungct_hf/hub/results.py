@@ -15,7 +15,7 @@ from .wording import COLUMNS, NOT_RECORDED, Facts, listed, percent, plain, ratio
 # Models of schema 1 had three classes and a temperature for telling the first two apart; they do not say so.
 _BLOCKS_OF_SCHEMA_1 = ((0, 1), (2,))
 
-_BASELINES = {
+BASELINES = {
     "nearest_neighbour": "nearest neighbour, no learning",
     "ring_nearest_neighbour": "nearest neighbour, outer ring only",
     "histogram_nearest_neighbour": "nearest neighbour, grey histogram only",
@@ -115,7 +115,7 @@ def verdicts(metrics: Facts) -> list[str]:
     """What each baseline is and whether the model beats it, in words: one that does not has shown nothing."""
     said = []
     for name, block in (metrics.get("baselines") or {}).items():
-        what = _BASELINES.get(name, name)
+        what = BASELINES.get(name, name)
         difference = (block.get("model_minus") or {}).get("balanced_accuracy") or {}
         value, low = difference.get("value"), difference.get("low")
         if value is None:
@@ -162,7 +162,7 @@ def operating_facts(metrics: Facts) -> Facts | None:
 def leak_sentences(metrics: Facts) -> list[str]:
     """How much a split by image adds to each score, for the model and for what learns nothing."""
     gap = metrics.get("leak_gap") or {}
-    names = {"model": "this model", **_BASELINES}
+    names = {"model": "this model", **BASELINES}
     return [
         f"{text}: {points(gap[name]['balanced_accuracy'])}"
         for name, text in names.items()
@@ -246,7 +246,7 @@ def _rows(where: str, block: Facts, *, bold: bool = False) -> list[Facts]:
     if cases:
         rows.append({"name": f"this model{where}, a group's slices pooled ({cases.get('n')} cases)", **_scores(cases)})
     for name, found in (block.get("baselines") or {}).items():
-        rows.append({"name": f"{_BASELINES.get(name, name)}{where}", **_scores(found)})
+        rows.append({"name": f"{BASELINES.get(name, name)}{where}", **_scores(found)})
     if bold:
         rows[0] |= {name: f"**{rows[0][name]}**" for name in ("name", "balanced_accuracy")}
     return rows

@@ -90,6 +90,8 @@ def predict_files(
                 "revision": model.revision,
                 "identity": identity_of(model),
                 "backend": model.backend,
+                "worth": model.worth,
+                "note": model.note,
                 "versions": versions(),
                 "command": publishable(command),
                 "run": _header(model, options),

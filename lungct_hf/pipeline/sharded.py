@@ -80,7 +80,8 @@ def join_parts(output: Path, form: str, world: int, command: Sequence[str]) -> d
                 f"The parts hold {tally.decisions.total():,} rows and their manifests state {expected:,}. Fix: delete "
                 f"{output.name}.part-* and start anew."
             )
-    shared = {name: manifests[0][name] for name in ("model", "revision", "identity", "backend", "versions")}
+    of_model = ("model", "revision", "identity", "backend", "worth", "note", "versions")
+    shared = {name: manifests[0][name] for name in of_model}
     whole = {**shared, "command": publishable(command), "processes": world, **tally.to_json(), "parts": manifests}
     write_json(_manifest_of(output), whole)
     for part in parts:
@@ -122,6 +123,7 @@ def run(
     if rank == 0:
         whole = join_parts(output, chosen, world, ["lungct_hf.pipeline.sharded", *sys.argv[1:]])
         typer.echo(f"{whole['rows']:,} rows of {world} processes: {output}", err=True)
+        typer.echo("\n".join(filter(None, [loaded.worth, loaded.note])), err=True)
     wait()
 
 

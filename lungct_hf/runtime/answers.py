@@ -13,9 +13,10 @@ import numpy as np
 
 from ..contract import Contract
 from ..decision import Calibration, Decision, decide, decide_case
-from ..errors import UsageError
+from ..errors import LungCTError, UsageError
 from ..guard import UNLIKE_SOURCE
 from ..hub.model_repo import ModelRepo
+from ..hub.worth import NOTHING_KNOWN, training_note, worth
 from ..slices.series import SeriesChoice
 from ..slices.source import Frame, Unreadable, open_slices
 from .prediction import ABSTAIN, ERROR, REFUSED, Described, Prediction, Study
@@ -49,6 +50,20 @@ class Answers(ABC):
     def name(self) -> str:
         """How to call the model in front of a reader: "owner/name@revision" or the directory's name."""
         return self.repo.name if self.repo else "an unsaved model"
+
+    @property
+    def worth(self) -> str:
+        """One line to stand beside every decision: the score from the repo's metrics.json with its interval, and
+        whether it beats what learns nothing; or that nothing is known."""
+        try:
+            return worth(self.repo.metrics if self.repo else None, self.contract.provenance)
+        except (LungCTError, KeyError, TypeError, ValueError, AttributeError):  # a damaged or foreign metrics.json
+            return NOTHING_KNOWN
+
+    @property
+    def note(self) -> str | None:
+        """What every answer must say of how the model was trained, such as that it was on phantoms; else None."""
+        return training_note(self.contract.provenance)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -184,6 +199,7 @@ class Answers(ABC):
                 model=self.name,
                 revision=self.revision,
                 force=force,
+                note=self.note,
                 pixels=hashlib.blake2b(square, digest_size=8).hexdigest(),
             )
             for one, decision, activation, square in zip(found, decisions, maps, squares, strict=True)
@@ -211,7 +227,7 @@ class Answers(ABC):
 
     @property
     def _origin(self) -> dict[str, Any]:
-        return {"model": self.name, "revision": self.revision, "classes": self.labels}
+        return {"model": self.name, "revision": self.revision, "classes": self.labels, "note": self.note}
 
     @property
     def _calibration(self) -> Calibration:

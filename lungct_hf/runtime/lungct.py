@@ -9,7 +9,7 @@ import numpy as np
 
 from ..contract import ONNX_FILE
 from ..errors import UsageError, require
-from ..hub.model_repo import CONTRACT_FILES, WEIGHTS, ModelRepo
+from ..hub.model_repo import CONTRACT_FILES, METRICS, WEIGHTS, ModelRepo
 from .answers import Answers
 from .session import OnnxSession, Outputs, Session
 
@@ -21,7 +21,8 @@ class LungCT(Answers):
 
     `predict` takes slices as files, bytes, PIL images, arrays or DICOM data sets, `predict_study` those of one case.
     Several threads may share one object. `contract` is the model's lungct.json; `repo_id` and `revision` (the 40-hex
-    commit) say what was loaded and are None for a directory; `backend` is "onnx" or "torch".
+    commit) say what was loaded and are None for a directory; `backend` is "onnx" or "torch". `worth` says in one
+    line what its answers are worth, `note` what must be known of its training.
     """
 
     repo: ModelRepo
@@ -58,7 +59,7 @@ class LungCT(Answers):
 
         access: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
         weights = WEIGHTS if backend == "torch" else ONNX_FILE
-        repo = ModelRepo.open(repo_or_dir, revision, files=[*CONTRACT_FILES, weights], **access)
+        repo = ModelRepo.open(repo_or_dir, revision, files=[*CONTRACT_FILES, METRICS, weights], **access)
         session: Session
         if backend == "onnx" or (backend == "auto" and repo.contract.has_onnx):
             session = OnnxSession(repo.path, repo.contract, threads)

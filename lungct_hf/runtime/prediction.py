@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..decision import Decision
+from ..decision import SENTENCES, WHAT_TO_DO, Decision
 from ..guard import UNLIKE_SOURCE
 from ..slices.frame import Unreadable
 from ..slices.listing import printable
@@ -25,7 +25,7 @@ def columns(classes: Iterable[str]) -> tuple[str, ...]:
     return ("file", "frame", "decision", "reason", *chances, "revision", "forced", *_PLACE)
 
 
-_PLACE = ("series", "position", "warnings", "detail")  # appended later: older readers know the columns before them
+_PLACE = ("series", "position", "warnings", "detail", "note")  # appended later: older readers know the columns before them
 
 
 class Described(Protocol):
@@ -59,7 +59,8 @@ class Prediction:
     `probabilities` (calibrated, by class), `confidence` (the largest) and `distance` (from the training data; None for
     a model that stores no distance) are None for "refused" and "error". `cam` is float32 (h, w) over the input square,
     0..1, where it was asked for: what spoke for the most probable class and against the others. `model` is a name
-    to show, `revision` the 40-hex commit or None for a directory; `classes` are the model's.
+    to show, `revision` the 40-hex commit or None for a directory; `classes` are the model's; `note` what must be known
+    of its training beside any answer (hub/worth.py), None where there is nothing.
 
     `series` groups the slices of one scan (a key that cannot be traced to a patient), `position` is mm along it, and
     `description` what its file calls the series, without words that may be names.
@@ -84,13 +85,20 @@ class Prediction:
     pixels: str | None = None  # 16 hex digits of what the network saw: copies of one slice have the same
     instance: str | None = None  # the same of what the file says: copies that were compressed again have the same
     description: str | None = None
+    note: str | None = None
 
     @classmethod
     def without_answer(
-        cls, found: Described | Unreadable, *, model: str, revision: str | None, classes: tuple[str, ...]
+        cls,
+        found: Described | Unreadable,
+        *,
+        model: str,
+        revision: str | None,
+        classes: tuple[str, ...],
+        note: str | None = None,
     ) -> Prediction:
         """The row of a slice that is refused, or of a file that gives none."""
-        shared: dict[str, Any] = {"model": model, "revision": revision, "classes": classes}
+        shared: dict[str, Any] = {"model": model, "revision": revision, "classes": classes, "note": note}
         shared |= dict.fromkeys(("probabilities", "confidence", "distance", "cam"))
         if isinstance(found, Unreadable):
             return cls(found.file, 0, ERROR, found.reason, report=None, detail=found.detail, **shared)
@@ -108,6 +116,7 @@ class Prediction:
         cam: np.ndarray | None = None,
         force: bool = False,
         pixels: str | None = None,
+        note: str | None = None,
     ) -> Prediction:
         """The row of a slice that was answered. `cam` is the network's output (C, h, w) for it.
 
@@ -133,6 +142,7 @@ class Prediction:
             pixels=pixels,
             instance=frame.instance,
             description=frame.description,
+            note=note,
         )
 
     @classmethod
@@ -151,6 +161,7 @@ class Prediction:
             cam=None,
             classes=classes,
             report=report and InputReport(tuple(report["codes"]), tuple(report["warnings"]), report["facts"]),
+            note=row.get("note"),
             **{name: row[name] for name in ("model", "revision", "forced", "detail", "series", "position", "pixels")},
             instance=row.get("instance"),
             description=row.get("description"),
@@ -165,8 +176,8 @@ class Prediction:
         """The values of `columns(classes)`; JSON-able. Without an answer the probability of every class is None."""
         chances = _chances(self.probabilities, self.classes)
         values = (self.file, self.frame, self.decision, self.reason, *chances.values(), self.revision, self.forced)
-        detail = self.detail or (self.report.sentence if self.report else None)
-        place = (self.series, self.position, " ".join(self.warnings) or None, detail and printable(detail))
+        detail = self.detail or (self.report.sentence if self.report else None) or said(self.reason)
+        place = (self.series, self.position, " ".join(self.warnings) or None, detail and printable(detail), self.note)
         return dict(zip(columns(self.classes), (printable(self.file), *values[1:], *place), strict=True))
 
     @property
@@ -218,6 +229,7 @@ class Study:
     series_key: str | None = None
     description: str | None = None
     studies: tuple[Study, ...] = ()
+    note: str | None = None
 
     @property
     def label(self) -> str | None:
@@ -248,6 +260,8 @@ class Study:
             "description": self.description,
             "model": self.model,
             "revision": self.revision,
+            "note": self.note,
+            "detail": said(self.reason),
         }
 
 
@@ -261,6 +275,12 @@ def activation_map(cam: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     positive = np.maximum(np.nan_to_num(contrast, nan=0.0, posinf=0.0, neginf=0.0), 0.0).astype(np.float32)
     top = positive.max()
     return positive / top if top > 0 else positive
+
+
+def said(reason: str | None) -> str | None:
+    """Why a model does not stand by an answer, and what to do, in words; None for other reasons."""
+    found = SENTENCES.get(reason or "")
+    return found and " ".join(filter(None, [found, WHAT_TO_DO.get(reason or "")]))
 
 
 def _chances(probabilities: Mapping[str, float] | None, classes: Sequence[str]) -> dict[str, float | None]:

@@ -9,11 +9,12 @@ from typing import Any
 
 from .. import __version__
 from ..errors import LungCTError
-from ..hub.model_repo import COMMIT, METRICS, ModelRepo
+from ..hub.external import external_facts
+from ..hub.model_repo import COMMIT, EXTERNAL, METRICS, ModelRepo
 from ..hub.results import result_facts
 from ..runtime import LungCT
 
-EVIDENCE = [METRICS, "evaluation/*.png"]
+EVIDENCE = [METRICS, EXTERNAL, "evaluation/*.png"]
 _MAX_PLOT = 2**20  # bytes
 _FIGURES = ("balanced_accuracy", "accuracy", "macro_auroc", "auroc", "ece")
 _ONLY_WORDS = ("kind", "source", "slices", "groups")
@@ -36,6 +37,7 @@ def read_evidence(model: LungCT, repo: ModelRepo) -> Evidence:
         metrics, calibration = repo.metrics, model.contract.calibration
         shown = result_facts(model.labels, metrics, calibration.to_json() if calibration else None, repo.path)
         info["results"] = _results(metrics) if metrics and shown["test"] else None
+        shown["external"] = external_facts(repo.external)
     except (LungCTError, ValueError, KeyError, TypeError, AttributeError):
         return Evidence(info)
     if not shown["test"]:
@@ -60,6 +62,8 @@ def _basics(model: LungCT) -> dict[str, Any]:
         "input_size": contract.preprocessing.size,
         "window": {"center": contract.window.center, "width": contract.window.width, "unit": "HU"},
         "may_abstain": rule is not None,
+        "worth": model.worth,
+        "note": model.note,
         "data": _words(provenance.get("data")),
         "init": _words(provenance.get("init")),
         "results": None,

@@ -123,12 +123,12 @@ class Service:
         return model.study(rows)
 
     def slice_json(self, one: Prediction, version: str | None = None) -> dict[str, Any]:
-        """What /predict answers: `Prediction.to_json`, the version and the notice."""
-        return one.to_json() | {"version": self._version_of(one.revision, version), "notice": NOTICE}
+        """What /predict answers: `Prediction.to_json`, the version, what the model is worth, and the notice."""
+        return one.to_json() | self._beside(one.revision, version)
 
     def study_json(self, study: Study, version: str | None = None) -> dict[str, Any]:
-        """What /predict_study answers: `Study.to_json`, the version and the notice."""
-        return study.to_json() | {"version": self._version_of(study.revision, version), "notice": NOTICE}
+        """What /predict_study answers: `Study.to_json`, the version, what the model is worth, and the notice."""
+        return study.to_json() | self._beside(study.revision, version)
 
     def model_json(self, version: str | None = None) -> dict[str, Any]:
         """What /model_info answers."""
@@ -147,6 +147,10 @@ class Service:
 
     def served(self, version: str | None = None) -> Served:
         return self.keeper.served(version)
+
+    def _beside(self, revision: str | None, version: str | None) -> dict[str, Any]:
+        worth = self.served(version).model.worth
+        return {"version": self._version_of(revision, version), "worth": worth, "notice": NOTICE}
 
     def _version_of(self, revision: str | None, asked: str | None) -> str | None:
         named = [tag for tag, sha in self.keeper.versions.items() if sha == revision]

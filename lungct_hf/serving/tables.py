@@ -13,7 +13,9 @@ def study_csv(study: Study) -> str:
     """A row for each slice, one named "(case)" for the study or for each scan in it, and the notice in every row."""
     cases = [_case(one) for one in study.studies or (study,)]
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*columns(study.classes), "model", "notice"], lineterminator="\n")
+    # The note came later: it stands after what readers of such a table already know.
+    *known, note = columns(study.classes)
+    writer = csv.DictWriter(text, [*known, "model", "notice", note], lineterminator="\n")
     writer.writeheader()
     for row in [*(one.row() for one in study.slices), *cases]:
         found = {key: _harmless(value) for key, value in row.items()}
@@ -24,7 +26,8 @@ def study_csv(study: Study) -> str:
 def _case(study: Study) -> dict[str, object]:
     values = {"decision": study.decision, "reason": study.reason, "revision": study.revision}
     chances = {f"p_{name}": value for name, value in (study.probabilities or {}).items()}
-    return {"file": "(case)", **values, **chances, "series": study.series_key, "detail": study.description}
+    place = {"series": study.series_key, "detail": study.description, "note": study.note}
+    return {"file": "(case)", **values, **chances, **place}
 
 
 def _harmless(value: object) -> object:

@@ -199,7 +199,7 @@ def test_rows_are_one_contract(model: LungCT, disc: Image.Image) -> None:
         assert Prediction.from_json(again, model.labels).to_json() == again
     assert (
         " ".join(columns(model.labels)) == "file frame decision reason p_normal p_benign p_malignant revision forced "
-        "series position warnings detail"
+        "series position warnings detail note"
     )
 
 

@@ -84,3 +84,13 @@ def test_every_colour_of_a_decision_can_be_read(mode: str, background: str) -> N
     for colour in found:
         light, dark = sorted((luminance(colour), luminance(background)), reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 4.5, colour
+
+
+def test_from_elsewhere_there_is_a_reason_and_advice_and_no_class_stands_out() -> None:
+    classes, chances = Classes(("a", "b"), ("b",)), {"a": 0.1, "b": 0.9}
+    for decision in ("abstain", "b"):  # as it is, and told to answer
+        said = wording.decision_html(decision, "unlike-training-source", None, chances, classes, of="slice")
+        assert "made differently" in unescape(said) and "What to do: train a model on slices from there" in said
+        assert re.findall(r'<span class="lc-badge (\S+)">', said) == ["lc-abstain"] and "lc-top" not in said
+    beside = wording.worth_html("Worth <b>.", "Only & phantoms")
+    assert "Worth &lt;b&gt;." in beside and "<strong>Only &amp; phantoms</strong>" in beside
