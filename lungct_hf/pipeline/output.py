@@ -42,7 +42,8 @@ def write_rows(rows: Iterable[Row], form: str, handle: BinaryIO, classes: Sequen
     """Write rows to a binary file, never holding more than a part of them.
 
     `rows` are as `Prediction.to_json` or `Study.to_json` makes them for a model with these classes. All formats but
-    JSON keep only `columns(classes)`, and of many classes a table shows only the most probable ones.
+    JSON keep only `columns(classes)`, and of many classes a table shows only the most probable ones. A run that an
+    earlier version began has rows without the columns that came later.
     """
     if form == "parquet":
         _write_parquet(rows, handle, classes)
