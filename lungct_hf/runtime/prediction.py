@@ -25,7 +25,8 @@ def columns(classes: Iterable[str]) -> tuple[str, ...]:
     return ("file", "frame", "decision", "reason", *chances, "revision", "forced", *_PLACE)
 
 
-_PLACE = ("series", "position", "warnings", "detail", "note")  # appended later: older readers know the columns before them
+# Appended later: older readers know the columns before them.
+_PLACE = ("series", "position", "warnings", "detail", "note")
 
 
 class Described(Protocol):
