@@ -52,6 +52,7 @@ with exit_on_error():  # whatever a user can act on is one sentence, not a trace
     from lungct_hf.fit.inference import mean_log_loss
     from lungct_hf.fit.learner import Learner, class_weights
     from lungct_hf.fit.model_repo import chosen_by, split_record, write_model_repo
+    from lungct_hf.fit.probes import probe
     from lungct_hf.fit.processes import epoch_bar, finish_trackers, make_accelerator, stop_here
     from lungct_hf.fit.report import print_summary
     from lungct_hf.fit.schedule import Schedule
@@ -125,8 +126,8 @@ def train_once(options: Options, stop: StopRequest, shared: Slices | None = None
         features = answer(learned.network, slices, known, learned.accelerator)[1]
 
     training, asked = (features, sources_of(cohort)[known]), (learned.network, slices, test, learned.accelerator)
-    tested, ring = HeldOut.of(test, *answer(*asked), training), answer(*asked, only_the_ring=True)[0]
-    answers = Answers(HeldOut.joined(parts), tested, ring)
+    tested = HeldOut.of(test, *answer(*asked), training)
+    answers = Answers(HeldOut.joined(parts), tested, probe(learned.network, slices, known, test, learned.accelerator))
     calibration = calibrate(split, answers.validation, training)
     if state.is_main_process:
         provenance = {**describe_run(options, cohort), "split": split_record(split), **learned.record}

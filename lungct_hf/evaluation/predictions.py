@@ -48,6 +48,9 @@ OPTIONAL = pa.schema(
         ("ring_nearest_neighbour", pa.string()),  # the same on the outer ring alone
         ("histogram_nearest_neighbour", pa.string()),  # the same on nothing but how many pixels have each grey level
         ("ring_logits", _LOGITS),  # the model's own, shown only the ring
+        ("equal_histogram_logits", _LOGITS),  # its own, every slice with the same grey levels (neutral.py)
+        ("equal_texture_logits", _LOGITS),  # its own, every slice with the same noise and sharpness
+        ("equal_histogram_nearest_neighbour", pa.string()),  # 1-NN on the grey levels after they were made the same
     ]
 )
 

@@ -13,6 +13,9 @@
     validation      plain figures: it chose the weights
     baselines       nearest_neighbour, ring_nearest_neighbour, histogram_nearest_neighbour, model_ring: as test, and
                     model_minus: paired difference
+    neutral         equal_histogram, equal_texture: as test, of the slices with equal grey levels, or equal texture;
+      minus_untouched  paired difference from test
+      histogram        1-NN on the grey levels of such slices, and model_minus: paired difference
     operating       where classes are marked positive: any of them against the others, see operating.py
     other_protocols {name: {test, validation, baselines, operating}}
     leak_gap        image-level minus the headline, for the model and each baseline
@@ -56,6 +59,11 @@ BASELINES = {
     "histogram_nearest_neighbour": "the same on the grey histogram alone, which knows no place",
     "model_ring": "the model itself, shown only the outer ring",
 }
+# Columns of the model's answers to neutral views (neutral.py), what they are, and the baseline beside them.
+NEUTRAL = {
+    "equal_histogram": ("every slice with the grey levels that the training slices have on average", "histogram"),
+    "equal_texture": ("every slice with the noise and sharpness that the training slices have on average", None),
+}
 _COMPARED = ("balanced_accuracy", "accuracy", "macro_auroc", "auroc")
 _COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 
@@ -69,6 +77,8 @@ class Part:
     folds: np.ndarray
     validation: Sample | None = None
     baselines: dict[str, Sample] = field(default_factory=dict)
+    neutral: dict[str, Sample] = field(default_factory=dict)
+    neutral_histogram: Sample | None = None
     uncalibrated: Sample | None = None
     answered: np.ndarray | None = None
     thresholds: np.ndarray | None = None  # (N, 4) the cuts that judge each row of `test`
@@ -143,8 +153,12 @@ def _part(rows: pa.Table, others: pa.Table, calibration: Calibration | None, *, 
     for column in VIEWS:
         if column in rows.column_names and (named := class_numbers(rows, column)).min() >= 0:
             baselines[column] = replace(test, named=named, probabilities=None)
-    if "ring_logits" in rows.column_names and not np.isnan(logits_of(rows, "ring_logits")).any():
-        baselines["model_ring"] = _sample(rows, logits_of(rows, "ring_logits"))
+    if (ring := _complete(rows, "ring_logits")) is not None:
+        baselines["model_ring"] = _sample(rows, ring)
+    neutral = {name: _complete(rows, f"{name}_logits") for name in NEUTRAL}
+    levels, histogram = "equal_histogram_nearest_neighbour", None
+    if levels in rows.column_names and (named := class_numbers(rows, levels)).min() >= 0:
+        histogram = replace(test, named=named, probabilities=None)
     raw = uncalibrated_logits(rows)
     abstained = _abstained(rows, test, calibration)
     reasons: Counter[str] = Counter() if abstained is None else Counter(abstained[abstained != ""].tolist())
@@ -154,11 +168,21 @@ def _part(rows: pa.Table, others: pa.Table, calibration: Calibration | None, *, 
         folds=np.asarray(rows["fold"].to_pylist(), np.int64),
         validation=_sample(others) if len(others) else None,
         baselines=baselines,
+        neutral={name: _sample(rows, logits) for name, logits in neutral.items() if logits is not None},
+        neutral_histogram=histogram,
         uncalibrated=None if raw is None else _sample(rows, raw),
         answered=None if abstained is None else abstained == "",
         thresholds=_thresholds(rows, None if pooled else calibration),
         reasons=dict(sorted(reasons.items())),
     )
+
+
+def _complete(rows: pa.Table, column: str) -> np.ndarray | None:
+    """float32 (N, C): the logits of a column that every row has; None otherwise."""
+    if column not in rows.column_names:
+        return None
+    logits = logits_of(rows, column)
+    return None if np.isnan(logits).any() else logits
 
 
 def _abstained(rows: pa.Table, test: Sample, calibration: Calibration | None) -> np.ndarray | None:
@@ -208,6 +232,21 @@ def _blocks(part: Part, target: float | None, replicates: int, seed: int) -> dic
         | {"description": BASELINES[name], "model_minus": _compared(part.test, sample, replicates, seed)}
         for name, sample in part.baselines.items()
     }
+    if part.neutral:
+        found["neutral"] = {name: _neutral(part, name, replicates, seed) for name in part.neutral}
+    return found
+
+
+def _neutral(part: Part, name: str, replicates: int, seed: int) -> dict[str, Any]:
+    sample, (description, baseline) = part.neutral[name], NEUTRAL[name]
+    found = _block(sample, replicates, seed) | {
+        "description": description,
+        "minus_untouched": _compared(sample, part.test, replicates, seed),
+    }
+    if baseline and part.neutral_histogram is not None:
+        beside = part.neutral_histogram
+        minus = _compared(sample, beside, replicates, seed)
+        found[baseline] = _block(beside, replicates, seed) | {"model_minus": minus}
     return found
 
 

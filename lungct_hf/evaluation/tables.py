@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..decision import OPERATING_POINTS
+from ..hub.results import neutral_sentences
 
 SOURCES = {
     "model": "model",
@@ -168,6 +169,7 @@ def notes(metrics: Metrics) -> list[str]:
         by = block["model_minus"]["balanced_accuracy"]
         if by["value"] is not None and (by["low"] is None or by["low"] <= 0):
             found.append(f"The model is not shown to beat {SOURCES[source]}: difference {percent(by)} points.")
+    found += neutral_sentences(metrics)
     found += metrics.get("operating", {}).get("cautions", [])
     rule = test.get("abstention")
     if rule:

@@ -19,7 +19,6 @@ from ..evaluation import (
     evaluate_predictions,
     fit_calibration,
     fold_calibration,
-    only_ring,
     write_predictions,
 )
 from ..evaluation.plots import write_plots
@@ -27,6 +26,7 @@ from ..evaluation.predict import baselines_of
 from ..evaluation.source_guard import fit_sources
 from ..files import write_json
 from .inference import predict_with_features
+from .probes import Probes
 
 if TYPE_CHECKING:
     from .data import Slices  # which needs this module for its records
@@ -73,29 +73,18 @@ class HeldOut:
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """All that a run shows, before calibration; `ring` (N, C) are the test slices' logits from their outer ring."""
+    """All that a run shows, before calibration."""
 
     validation: HeldOut
     test: HeldOut
-    ring: np.ndarray
-
-
-class _Rings:
-    """The slices (`squares[row]`) with everything inside the outer ring covered."""
-
-    def __init__(self, slices: Slices) -> None:
-        self._squares, self._fill = slices.squares, slices.preprocessing.fill
-
-    def __getitem__(self, row: int) -> np.ndarray:
-        return only_ring(self._squares[row], self._fill)
+    probes: Probes
 
 
 def answer(
-    network: nn.Module, slices: Slices, rows: np.ndarray, accelerator: Accelerator, *, only_the_ring: bool = False
+    network: nn.Module, slices: Slices, rows: np.ndarray, accelerator: Accelerator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (len(rows), C) and features (len(rows), D) of the slices, or of nothing but their outer ring."""
-    view = _Rings(slices) if only_the_ring else slices.squares
-    return predict_with_features(network, view, rows, slices.preprocessing, accelerator)
+    """Logits (len(rows), C) and features (len(rows), D) of the slices."""
+    return predict_with_features(network, slices.squares, rows, slices.preprocessing, accelerator)
 
 
 def held_out(network: nn.Module, slices: Slices, split: Split, accelerator: Accelerator) -> tuple[HeldOut, np.ndarray]:
@@ -177,10 +166,11 @@ def write_evidence(
     The figures are computed from the file that was written, so `lungct evaluate` finds the same.
     """
     classes = cohort.classes
-    beside: list[dict[str, Any]] = [
-        {"ring_logits": row.tolist()} for row in answers.ring @ calibration.matrix(len(classes))
-    ]
-    for name, numbers in baselines_of(cohort, split).items():
+    beside: list[dict[str, Any]] = [{} for _ in answers.test.rows]
+    for name, logits in answers.probes.logits.items():
+        for columns, row in zip(beside, logits @ calibration.matrix(len(classes)), strict=True):
+            columns[name] = row.tolist()
+    for name, numbers in (baselines_of(cohort, split) | dict(answers.probes.named)).items():
         for columns, named in zip(beside, numbers, strict=True):
             columns[name] = classes[named]
     tested = _rows("test", cohort, split, answers.test, calibration)

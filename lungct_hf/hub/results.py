@@ -37,7 +37,8 @@ def result_facts(labels: Sequence[str], metrics: Facts | None, calibration: Fact
     """What the template shows of an evaluation; `test` is None without one."""
     facts = {"calibration": calibration_facts(labels, calibration or {}, metrics), "test": None, "validation": None}
     if not metrics or not metrics.get("test"):
-        return facts | {"rows": [], "verdicts": [], "cautions": [], "plots": [], "intervals": None, "leak": []}
+        none: Facts = {name: [] for name in ("rows", "verdicts", "cautions", "plots", "leak", "neutral")}
+        return facts | none | {"intervals": None}
     found = metrics["test"]
     test = {
         "n": found.get("n"),
@@ -58,6 +59,7 @@ def result_facts(labels: Sequence[str], metrics: Facts | None, calibration: Fact
         "verdicts": verdicts(metrics),
         "operating": operating_facts(metrics),
         "leak": leak_sentences(metrics),
+        "neutral": neutral_sentences(metrics),
         "cautions": found.get("cautions") or [],
         "intervals": _interval_note(metrics),
         "split_hash": (metrics.get("split") or {}).get("hash") or NOT_RECORDED,
@@ -168,6 +170,48 @@ def leak_sentences(metrics: Facts) -> list[str]:
         for name, text in names.items()
         if (gap.get(name) or {}).get("balanced_accuracy")
     ]
+
+
+def neutral_sentences(metrics: Facts) -> list[str]:
+    """What the model scores where grey levels, or noise and sharpness, tell nothing, and what that means."""
+    found, said = metrics.get("neutral") or {}, []
+    for name, what in {
+        "equal_histogram": "With the same grey levels in every slice",
+        "equal_texture": "With the same noise and sharpness in every slice",
+    }.items():
+        if name not in found:
+            continue
+        block = found[name]
+        lost = block["minus_untouched"]["balanced_accuracy"]
+        score = interval(block["intervals"]["balanced_accuracy"], percent)
+        said.append(f"{what}: balanced accuracy {score}, {_changed(lost)}.")
+        if name == "equal_histogram":
+            said[-1] += " What is lost was read from how dark or bright slices are, which scanner and export decide."
+        else:
+            said[-1] += " What is lost was read from grain and crispness, which scanner and export decide."
+        if beside := block.get("histogram"):
+            minus = beside["model_minus"]["balanced_accuracy"]
+            proof = interval(beside["intervals"]["balanced_accuracy"], percent)
+            verdict = f"the model adds {points(minus)}" if _above_zero(minus) else "the model is not shown to beat it"
+            said[-1] += f" Nearest neighbour on those grey levels: {proof}; {verdict}."
+    return said
+
+
+def _changed(difference: Facts) -> str:
+    """A paired difference in words: "10.0 points [2.1, 18.3] less than as they are"."""
+    value = difference.get("value")
+    if value is None:
+        return "not comparable with the slices as they are"
+    if value > 0:
+        return f"{points(difference)} more than as they are"
+    mirrored = {"value": -value}
+    if difference.get("low") is not None:
+        mirrored |= {"low": -difference["high"], "high": -difference["low"]}
+    return f"{points(mirrored)} less than as they are"
+
+
+def _above_zero(difference: Facts) -> bool:
+    return difference.get("low") is not None and difference["low"] > 0
 
 
 def calibration_facts(labels: Sequence[str], record: Facts, metrics: Facts | None) -> Facts | None:

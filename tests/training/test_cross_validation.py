@@ -21,12 +21,15 @@ from lungct_hf.errors import UsageError
 from lungct_hf.evaluation import VIEWS, evaluate_predictions, fit_temperatures, read_predictions, score
 from lungct_hf.fit.cross_validation import check_folds
 from lungct_hf.fit.options import parse_options
+from lungct_hf.hub.results import neutral_sentences
 from lungct_hf.known_sets import schema_1_classes
 
 RECIPES = ROOT / "training" / "recipes"
 
 FLAGS = [*TINY, "--epochs", "2", "--folds", "3", "--seeds", "4,1"]
 RUNS = [(seed, fold) for seed in (4, 1) for fold in range(3)]
+
+LEVELS = "equal_histogram_nearest_neighbour"
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +147,22 @@ def test_the_model_is_asked_about_the_ring_alone(finished: tuple[Path, str]) -> 
     ring = np.array(table["ring_logits"].to_pylist())
     assert ring.shape == logits.shape and np.isfinite(ring).all() and not np.array_equal(ring, logits)
     assert "model, ring only" in finished[1]
+
+
+def test_the_model_is_asked_where_grey_levels_or_texture_are_equal(finished: tuple[Path, str]) -> None:
+    table, _, logits = read_predictions(finished[0] / "evaluation" / "predictions.parquet")
+    card, metrics = finished[0] / "model" / "README.md", read_json(finished[0] / "model" / "evaluation/metrics.json")
+    for name in ("equal_histogram", "equal_texture"):
+        seen = np.array(table[f"{name}_logits"].to_pylist())
+        assert seen.shape == logits.shape and np.isfinite(seen).all() and not np.array_equal(seen, logits)
+        right = seen.argmax(axis=1) == np.array([LABELS.index(label) for label in table["label"].to_pylist()])
+        assert metrics["neutral"][name]["accuracy"] == pytest.approx(right.mean())
+    beside = metrics["neutral"]["equal_histogram"]["histogram"]
+    named = [one == two for one, two in zip(*(table[c].to_pylist() for c in (LEVELS, "label")), strict=True)]
+    assert beside["accuracy"] == pytest.approx(np.mean(named))
+    for line in neutral_sentences(metrics):
+        assert line in card.read_text(encoding="utf-8")
+    assert finished[1].count("in every slice: balanced accuracy") == 2
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from lungct_hf.errors import UsageError
 from lungct_hf.evaluation import VIEWS, read_predictions, uncalibrated_logits
 from lungct_hf.fit.evidence import Answers, HeldOut, calibrate, fold_into, write_evidence
 from lungct_hf.fit.model_repo import write_model_repo
+from lungct_hf.fit.probes import Probes
 from lungct_hf.model import build_network
 from lungct_hf.slices.preprocess import Preprocessing
 
@@ -48,7 +49,8 @@ class Said:
         training = self.train[1], sources(self.train[1])
         sides = {"validation": self.validation, "test": self.test}
         found = {name: HeldOut.of(split.indices(name), *said, training) for name, said in sides.items()}
-        return Answers(**found, ring=self.test[0]), calibrate(split, found["validation"], training)
+        answers = Answers(**found, probes=Probes({"ring_logits": self.test[0]}))
+        return answers, calibrate(split, found["validation"], training)
 
 
 def answers(split: Split, *, sure: float = 0.0, spread: float = 1.0, constant: bool = False) -> Said:
