@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from .recipe import Recipe
+from ..evaluation.neutral import equal_histogram, pooled_histogram
+from .recipe import BEST_JPEG, Recipe
 
 _AIR = 130  # grey values in the lung window: air about 41, the letterbox border 116, fat 194, muscle 218
 _LEAST_BODY = 0.15  # of the square
+_CRISP = 1.0  # sigma of the blur that an unsharp mask takes away, pixels
 _KNOTS = 5  # points of the piecewise linear grey-value curve, its ends included
 
 
@@ -20,8 +23,9 @@ class Augmentation:
     """Small shift, scale, rotation, brightness and contrast; mirroring only where the recipe declares it.
 
     Against shortcuts, off unless the recipe names them: a border of random grey (`border_fill`), the same around the
-    body, where table and clothes are (`body_mask`), and grey values and sharpness as other windows and exports would
-    give them (`window_jitter`, `gamma`, `blur`, `noise`).
+    body, where table and clothes are (`body_mask`), the picture cut or padded (`reframe`), and grey values and
+    sharpness as other windows and exports would give them (`window_jitter`, `gamma`, `blur`, `sharpen`, `noise`,
+    `jpeg`). The grey histogram of another slice (`other_histogram`) needs that slice: `with_levels_of`.
     """
 
     recipe: Recipe
@@ -35,6 +39,7 @@ class Augmentation:
         chance, shade, bend, softness, grain = rng.uniform(0, 1, 5)
         knots, seed = rng.uniform(-1, 1, _KNOTS), int(rng.integers(2**63))
         cover, around = rng.uniform(0, 1, 2)
+        edges, (crispness, quality) = rng.uniform(-1, 1, 4), rng.uniform(0, 1, 2)
 
         fill = self.fill
         if cover < recipe.body_mask:
@@ -50,6 +55,8 @@ class Augmentation:
             shift=(recipe.shift * side * right, recipe.shift * side * down),
             fill=fill,
         )
+        if recipe.reframe:
+            moved = self._reframed(moved, recipe.reframe * edges, fill)
         grey: np.ndarray = moved.astype(np.float32)
         if recipe.window_jitter:
             grey = grey_curve(recipe.window_jitter * knots)[moved]
@@ -58,15 +65,33 @@ class Augmentation:
         grey = (grey - 127.5) * (1 + recipe.contrast * gain) + 127.5 + 255 * recipe.brightness * light
         if recipe.blur:
             grey = blurred(grey, recipe.blur * softness)
+        if recipe.sharpen:
+            grey = grey + np.float32(recipe.sharpen * crispness) * (grey - blurred(grey, _CRISP))
         if recipe.noise:  # the same in all three channels: a CT slice is grey
             field = np.random.Generator(np.random.PCG64(seed)).standard_normal((side, side, 1), np.float32)
             grey = grey + np.float32(255 * recipe.noise * grain) * field
         moved = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+        if recipe.jpeg:
+            moved = recompressed(moved, recipe.jpeg + round(quality * (BEST_JPEG - recipe.jpeg)))
         if recipe.hflip and mirror > 0:
             moved = moved[:, ::-1]
         if recipe.vflip and tilt > 0:
             moved = moved[::-1]
         return moved
+
+    def _reframed(self, square: np.ndarray, edges: np.ndarray, fill: tuple[int, ...]) -> np.ndarray:
+        """`square` as if the picture's left, right, top and bottom edge had been padded (above 0) or cut (below 0) by
+        these shares of the side before the letterbox: the longer side fills the square, the rest is `fill`."""
+        side = square.shape[0]
+        left, right, top, bottom = edges
+        width, height = 1 + left + right, 1 + top + bottom
+        zoom = 1 / max(width, height)
+        shift = ((left - right) / 2 * side * zoom, (top - bottom) / 2 * side * zoom)
+        made = self._affine(square, angle=0.0, zoom=zoom, shift=shift, fill=fill).copy()
+        columns, rows = round(side * (1 - zoom * width) / 2), round(side * (1 - zoom * height) / 2)
+        made[:rows], made[side - rows :] = fill, fill
+        made[:, :columns], made[:, side - columns :] = fill, fill
+        return made
 
     def _affine(
         self,
@@ -99,6 +124,18 @@ def with_border(square: np.ndarray, old: tuple[int, ...], new: tuple[int, ...]) 
             view[: inside[0]] = new
             view[inside[-1] + 1 :] = new
     return made
+
+
+def with_levels_of(square: np.ndarray, other: np.ndarray, fill: tuple[int, int, int]) -> np.ndarray:
+    """`square` with the grey histogram of the letterboxed slice `other`; its border stays as it is."""
+    return equal_histogram(square, fill, pooled_histogram([other], fill))
+
+
+def recompressed(square: np.ndarray, quality: int) -> np.ndarray:
+    """`square` after a JPEG of this quality; colours at full resolution, so that a grey slice stays grey."""
+    file = io.BytesIO()
+    Image.fromarray(square).save(file, "JPEG", quality=quality, subsampling=0)
+    return np.asarray(Image.open(file))
 
 
 def body(square: np.ndarray) -> np.ndarray:

@@ -12,12 +12,18 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ..cohort import Cohort
 from ..errors import UsageError
 from ..slices.preprocess import Preprocessing
-from .augment import Augmentation
+from .augment import Augmentation, with_levels_of
 
 
 def random_stream(*numbers: int) -> np.random.Generator:
     """A generator that depends on nothing but these numbers."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(numbers)))
+
+
+def other_row(rows: np.ndarray, share: float, *numbers: int) -> int | None:
+    """One of `rows`, whose histogram a slice gets, for this share of the slices; else None. By `numbers` alone."""
+    chance, place = random_stream(*numbers, 5).uniform(0, 1, 2)
+    return int(rows[int(place * len(rows))]) if chance < share else None
 
 
 class Squares:
@@ -44,13 +50,17 @@ class Squares:
 class _TrainingSlices(Dataset[tuple[torch.Tensor, int]]):
     squares: Squares
     labels: np.ndarray
+    rows: np.ndarray  # those of the training fold, which lend each other their histograms
     preprocessing: Preprocessing
     augmentation: Augmentation
     seed: int
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
         epoch, row = key
-        square = self.augmentation(self.squares[row], random_stream(self.seed, 1, epoch, row))
+        square, share = self.squares[row], self.augmentation.recipe.other_histogram
+        if (other := other_row(self.rows, share, self.seed, 1, epoch, row)) is not None:
+            square = with_levels_of(square, self.squares[other], self.augmentation.fill)
+        square = self.augmentation(square, random_stream(self.seed, 1, epoch, row))
         return torch.from_numpy(self.preprocessing.normalise(square)), int(self.labels[row])
 
 
@@ -100,8 +110,8 @@ class TrainingBatches:
         workers: int,
     ) -> None:
         self._slices: Dataset[tuple[torch.Tensor, int]]
-        self._slices = _TrainingSlices(squares, labels, preprocessing, augmentation, seed)
-        self._rows, self._seed, self._workers = rows, seed, workers
+        self._slices = _TrainingSlices(squares, labels, rows, preprocessing, augmentation, seed)
+        self.rows, self._seed, self._workers = rows, seed, workers
         self._batch_size, self._process, self._processes = batch_size, process, processes
         self._accumulate = accumulate
         # A fold smaller than one batch is one batch; otherwise the ragged rest waits for another epoch's order.
@@ -119,7 +129,7 @@ class TrainingBatches:
     def epoch(self, epoch: int, first_step: int = 0) -> DataLoader[tuple[torch.Tensor, int]]:
         """Batches of (N, 3, size, size) float32 and (N,) int64 from optimizer step `first_step` of this epoch on."""
         sampler = _EpochSampler(
-            rows=self._rows,
+            rows=self.rows,
             seed=self._seed,
             epoch=epoch,
             first=first_step * self._accumulate,

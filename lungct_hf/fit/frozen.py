@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from ..errors import UsageError
 from ..model.network import classes_of
-from .augment import Augmentation
-from .batches import TrainingBatches, random_stream
+from .augment import Augmentation, with_levels_of
+from .batches import TrainingBatches, other_row, random_stream
 from .data import Slices
 from .inference import predict_rows
 from .options import Options
@@ -93,6 +93,7 @@ class FrontFeatures:
     """float16 features of the frozen front: of every slice as it is, and of `variants` augmented versions of it.
 
     They depend on the slices, the front and the seed, not on a fold, so the folds of a cross-validation share them.
+    A variant may have the histogram of any other slice; `usable` says which were made from nothing but a fold's.
     Raises UsageError when they would not fit into _MOST_BYTES.
     """
 
@@ -117,6 +118,11 @@ class FrontFeatures:
         row, variant = key
         return self._kept[variant, row].float()
 
+    def usable(self, row: int, known: np.ndarray) -> list[int]:
+        """The variants of a row that took no histogram from a slice outside the mask `known` (slices,)."""
+        lenders = ((variant, self._lender(row, variant)) for variant in range(1, self._recipe.variants + 1))
+        return [0, *(variant for variant, lender in lenders if lender is None or known[lender])]
+
     @torch.no_grad()
     def predict(self, network: nn.Module, rows: np.ndarray, accelerator: Accelerator) -> np.ndarray:
         """float32 logits (len(rows), 3) of `network`, which shares the front, for rows as they are."""
@@ -135,9 +141,17 @@ class FrontFeatures:
             logits[where] = values
         return logits
 
+    def _lender(self, row: int, variant: int) -> int | None:
+        every = np.arange(len(self._slices.squares))
+        return other_row(every, self._recipe.other_histogram, self._seed, 3, variant, row)
+
     def _square(self, row: int, variant: int) -> np.ndarray:
         square = self._slices.squares[row]
-        return self._augmentation(square, random_stream(self._seed, 3, variant, row)) if variant else square
+        if not variant:
+            return square
+        if (lender := self._lender(row, variant)) is not None:
+            square = with_levels_of(square, self._slices.squares[lender], self._augmentation.fill)
+        return self._augmentation(square, random_stream(self._seed, 3, variant, row))
 
     @torch.no_grad()
     def _compute(self, device: torch.device) -> torch.Tensor:
@@ -166,16 +180,20 @@ class FrontFeatures:
 
 @dataclass(frozen=True)
 class FeatureSlices(Dataset[tuple[torch.Tensor, int]]):
-    """In place of augmented slices: one of the stored variants, drawn anew for every epoch and row."""
+    """In place of augmented slices: one of the stored variants, drawn anew for every epoch and row.
+
+    `known` (slices,) is True for the training fold: from no other slice a variant may have its histogram.
+    """
 
     features: FrontFeatures
     labels: np.ndarray
-    variants: int
+    known: np.ndarray
     seed: int
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
         epoch, row = key
-        variant = int(random_stream(self.seed, 1, epoch, row).integers(self.variants + 1))
+        usable = self.features.usable(row, self.known)
+        variant = usable[int(random_stream(self.seed, 1, epoch, row).integers(len(usable)))]
         return self.features[row, variant], int(self.labels[row])
 
 
@@ -196,7 +214,9 @@ def keep_front(
     if features is None or features.made_for != FrontFeatures.key(network, recipe, options.seed):
         slices.front.clear()  # two sets of them might not fit into memory
         features = slices.front["features"] = FrontFeatures(network, slices, recipe, options.seed)
-    batches.take_from(FeatureSlices(features, slices.cohort.labels, recipe.variants, options.seed))
+    known = np.zeros(len(slices.cohort), bool)
+    known[batches.rows] = True
+    batches.take_from(FeatureSlices(features, slices.cohort.labels, known, options.seed))
     return features
 
 

@@ -12,6 +12,7 @@ import yaml
 from ..errors import UsageError
 
 CHOICES = ("best", "last")
+BEST_JPEG = 95  # the highest quality that re-compression draws
 
 
 def _flag(default: Any, text: str) -> Any:
@@ -64,6 +65,14 @@ class Recipe:
     gamma: float = _flag(0.0, "augmentation: largest natural logarithm of the gamma exponent")
     blur: float = _flag(0.0, "augmentation: largest sigma of a Gaussian blur, pixels")
     noise: float = _flag(0.0, "augmentation: largest standard deviation of added noise, share of the grey range")
+    sharpen: float = _flag(0.0, "augmentation: largest share of an unsharp mask that is added")
+    jpeg: int = _flag(0, "augmentation: lowest quality of a JPEG re-compression, 10 to 95, 0 is none")
+    reframe: float = _flag(
+        0.0, "augmentation: largest share of the side by which each edge of the picture is cut or padded"
+    )
+    other_histogram: float = _flag(
+        0.0, "augmentation: share of the slices that get the grey histogram of another training slice"
+    )
     cutmix: float = _flag(
         0.0, "augmentation: patches of other slices, their share of the area from Beta(cutmix, cutmix), 0 is none"
     )
@@ -80,10 +89,12 @@ class Recipe:
             self._check(name, getattr(self, name) > 0, "above 0")
         for name in ("freeze_stages", "variants", "weight_decay", "grad_clip", "patience", "rotate", "gamma"):
             self._check(name, getattr(self, name) >= 0, "0 or more")
-        for name in ("border_fill", "body_mask"):
+        for name in ("border_fill", "body_mask", "other_histogram"):
             self._check(name, 0 <= getattr(self, name) <= 1, "0 to 1")
-        for name in ("blur", "cutmix"):
+        for name in ("blur", "sharpen", "cutmix"):
             self._check(name, 0 <= getattr(self, name) <= 10, "0 to 10")
+        self._check("jpeg", self.jpeg == 0 or 10 <= self.jpeg <= BEST_JPEG, f"0, or 10 to {BEST_JPEG}")
+        self._check("reframe", 0 <= self.reframe <= 0.3, "0 to 0.3")
         for name in (
             "window_jitter",
             "noise",

@@ -3,13 +3,23 @@
 import numpy as np
 import pytest
 
-from lungct_hf.fit.augment import Augmentation, blurred, body, grey_curve, with_border
-from lungct_hf.fit.batches import random_stream
-from lungct_hf.fit.recipe import Recipe
+from lungct_hf.errors import UsageError
+from lungct_hf.fit.augment import (
+    Augmentation,
+    blurred,
+    body,
+    grey_curve,
+    recompressed,
+    with_border,
+    with_levels_of,
+)
+from lungct_hf.fit.batches import other_row, random_stream
+from lungct_hf.fit.recipe import BEST_JPEG, Recipe
 
 FILL = (124, 116, 104)
 STILL = {"shift": 0.0, "scale": 0.0, "rotate": 0.0, "brightness": 0.0, "contrast": 0.0}
 NEW = {"border_fill": 1.0, "body_mask": 1.0, "window_jitter": 0.1, "gamma": 0.4, "blur": 1.5, "noise": 0.05}
+NEW |= {"sharpen": 1.5, "jpeg": 20, "reframe": 0.2}
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +152,66 @@ def test_body_mask_recolours_all_but_the_body_and_nothing_where_there_is_none() 
     assert len(shades) > 4
     empty = np.full((64, 64, 3), 41, np.uint8)
     assert body(empty).all() and np.array_equal(augmented(empty, 1, body_mask=1.0), empty)
+
+
+def test_sharpening_steepens_an_edge_and_leaves_flat_parts() -> None:
+    edge = np.full((64, 64, 3), 80, np.uint8)
+    edge[:, 32:] = 170
+    made = augmented(edge, 3, sharpen=2.0)[32, :, 0].astype(int)
+    assert made[31] < 80 - 3 and made[32] > 170 + 3
+    assert (made[:24] == 80).all() and (made[40:] == 170).all()
+
+
+def test_recompression_makes_the_marks_of_jpeg_within_its_qualities(square: np.ndarray) -> None:
+    errors = [np.abs(augmented(square, number, jpeg=10).astype(int) - square).mean() for number in range(12)]
+    best, worst = (np.abs(recompressed(square, quality).astype(int) - square).mean() for quality in (BEST_JPEG, 10))
+    assert best <= min(errors) < max(errors) <= worst and max(errors) > 2 * min(errors)
+    grey = np.repeat(square[..., :1], 3, axis=2)
+    made = augmented(grey, 2, jpeg=10)
+    assert (made[..., 0] == made[..., 1]).all() and (made[..., 0] == made[..., 2]).all()
+
+
+def reframed(square: np.ndarray, *edges: float) -> np.ndarray:
+    return Augmentation(Recipe(), FILL)._reframed(square, np.array(edges), FILL)
+
+
+def test_reframing_pads_and_cuts_edges_as_a_letterbox_would() -> None:
+    """A full picture padded by a quarter of its side left and right becomes smaller, with borders all around."""
+    full = np.repeat(np.add.outer(np.arange(96), np.arange(96))[..., None], 3, axis=2).astype(np.uint8)
+    padded = reframed(full, 0.25, 0.25, 0.0, 0.0)
+    inside = (padded != np.array(FILL, np.uint8)).any(axis=2)
+    assert 62 <= inside.any(axis=0).sum() <= 66 and 62 <= inside.any(axis=1).sum() <= 66
+    assert abs(int(padded[48, 48, 0]) - int(full[48, 48, 0])) <= 2
+    cut = reframed(full, -0.25, -0.25, 0.0, 0.0)  # a tall picture: all rows, borders left and right
+    kept = np.flatnonzero((cut != np.array(FILL, np.uint8)).any(axis=2).any(axis=0))
+    assert (kept[0], kept[-1]) == (24, 71) and np.abs(cut[2:-2, 26:70].astype(int) - full[2:-2, 26:70]).max() <= 2
+    assert np.array_equal(reframed(full, 0.0, 0.0, 0.0, 0.0), full)
+
+
+def test_a_slice_takes_the_levels_of_another_and_keeps_its_border_and_order(square: np.ndarray) -> None:
+    other = np.full((64, 64, 3), FILL, np.uint8)
+    other[4:60] = np.random.default_rng(3).integers(90, 110, (56, 64, 1))
+    made = with_levels_of(square, other, FILL)
+    assert np.array_equal(made[:12], square[:12]) and np.array_equal(made[52:], square[52:])
+    inside, before = made[12:52, :, 0], square[12:52, :, 0]
+    found, wanted = (np.bincount(one.ravel(), minlength=256) / one.size for one in (inside, other[4:60, :, 0]))
+    assert np.abs(found - wanted).sum() < 0.02
+    order = np.argsort(before.ravel(), kind="stable")
+    low, high = order[: len(order) // 4], order[-(len(order) // 4) :]
+    assert inside.ravel()[low].max() <= inside.ravel()[high].min()
+
+
+def test_lenders_are_rows_of_the_fold_drawn_by_the_numbers_alone() -> None:
+    rows = np.array([3, 5, 8, 13])
+    drawn = [other_row(rows, 0.5, 7, 1, 0, number) for number in range(200)]
+    assert {row for row in drawn if row is not None} == set(rows.tolist()) and 70 < drawn.count(None) < 130
+    assert drawn == [other_row(rows, 0.5, 7, 1, 0, number) for number in range(200)]
+    assert all(other_row(rows, 0.0, 7, 1, 0, number) is None for number in range(50))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("jpeg", 9), ("jpeg", 96), ("reframe", 0.4), ("other_histogram", 1.5), ("sharpen", -1.0)]
+)
+def test_values_out_of_range_are_refused_with_what_is_needed(name: str, value: float) -> None:
+    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} {value} is out of range; needed: 0"):
+        Recipe(**{name: value})  # type: ignore[arg-type]

@@ -56,10 +56,28 @@ def test_variants_differ_from_each_other_and_from_the_slice_and_are_drawn_by_epo
     features = stored(woken(), slices)
     three = [features[4, variant] for variant in range(3)]
     assert all(not torch.equal(three[a], three[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
-    data = FeatureSlices(features, np.arange(27) % 3, 2, 3)
+    data = FeatureSlices(features, np.arange(27) % 3, np.ones(27, bool), 3)
     drawn = [data[epoch, 4][0] for epoch in range(24)]
     assert [sum(torch.equal(one, each) for each in drawn) > 2 for one in three] == [True] * 3
     assert torch.equal(drawn[7], data[7, 4][0]) and data[0, 4][1] == 1
+
+
+def test_a_fold_uses_no_variant_with_the_histogram_of_a_slice_outside_it(slices: Slices) -> None:
+    recipe = replace(RECIPE, variants=3, other_histogram=1.0)
+    features, known = FrontFeatures(woken(), slices, recipe, seed=3), np.arange(27) < 14
+    plain = FrontFeatures(woken(), slices, replace(RECIPE, variants=3), seed=3)
+    lent = 0
+    for row in range(14):
+        usable = features.usable(row, known)
+        assert usable[0] == 0 and features.usable(row, np.ones(27, bool)) == [0, 1, 2, 3]
+        assert usable == [0, *(v for v in (1, 2, 3) if known[features._lender(row, v)])]
+        data = FeatureSlices(features, np.arange(27) % 3, known, 3)
+        drawn = [data[epoch, row][0] for epoch in range(12)]
+        assert all(any(torch.equal(one, features[row, v]) for v in usable) for one in drawn)
+        lent += len(usable) - 1
+        assert torch.equal(features[row, 0], plain[row, 0])
+    assert 0 < lent < 42 and not torch.equal(features[3, 1], plain[3, 1])
+    assert plain.usable(3, known) == [0, 1, 2, 3]
 
 
 def test_training_leaves_the_front_and_its_statistics_alone(slices: Slices) -> None:
