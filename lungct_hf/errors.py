@@ -47,7 +47,14 @@ class BadSliceError(LungCTError):
 def brief(error: BaseException) -> str:
     """What another library's error says, in at most one line."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:160]
+    return shown(lines[0], 160)
+
+
+def shown(text: object, limit: int = 64) -> str:
+    """What a file says of itself (a UID, a name in a header), fit for a message: short, and nothing that steers a
+    terminal."""
+    line = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in str(text))
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."
 
 
 def require(module: str, extra: str) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
-from ..errors import BadSliceError, brief
+from ..errors import BadSliceError, brief, shown
 from .build import hu_frame, picture_frame
 from .dicom_file import are_rows_torn, check_codestreams, check_rows, complete, element, integer, read_dataset
 from .dicom_header import Header, choose_polarity, read_header
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 # gdcm last: it is asked only where nothing else decodes a syntax, since damaged streams have crashed it.
+_LOSSY_JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")  # of 8 bits; of 8 or 12
 _PLUGINS = ("pydicom", "pylibjpeg", "pillow", "pyjpegls", "gdcm")
 
 
@@ -66,7 +67,7 @@ def _frames(dataset: Dataset, window: Window, limits: InputLimits | None, file: 
     facts: dict[str, Any] = {"kind": "dicom"}
     if assumed := _understood(complete, dataset):
         facts["assumed"] = assumed
-    facts["transfer_syntax"] = element(dataset.file_meta, "TransferSyntaxUID").name
+    facts["transfer_syntax"] = shown(element(dataset.file_meta, "TransferSyntaxUID").name)
     uid, count = element(dataset, "SeriesInstanceUID"), integer(dataset, "NumberOfFrames") or 1
     key = series_key(uid, element(dataset, "PatientID"))
     names = SeriesNames(str(uid or "").strip(), str(element(dataset, "SeriesDescription") or "").strip())
@@ -111,7 +112,9 @@ def _decode(dataset: Dataset) -> Iterator[np.ndarray]:
         with quiet():
             decoder = get_decoder(syntax)
     except RuntimeError as error:  # a subclass of it says that there is none
-        raise BadSliceError(f"pixels of the transfer syntax {syntax.name} are not read here", "unsupported") from error
+        raise BadSliceError(
+            f"pixels of the transfer syntax {shown(syntax.name)} are not read here", "unsupported"
+        ) from error
     plugin = ""
     if decoder.is_encapsulated:
         if not decoder.is_available:
@@ -120,7 +123,7 @@ def _decode(dataset: Dataset) -> Iterator[np.ndarray]:
                 "pip install 'lungct-hf[dicom]' brings one",
                 "unsupported",
             )
-        plugin = next((name for name in _PLUGINS if name in decoder.available_plugins), "")
+        plugin = _choose_plugin(dataset, decoder.available_plugins)
     done = 0
     try:
         is_palette = dataset.PhotometricInterpretation == Photometric.PALETTE_COLOR
@@ -155,6 +158,27 @@ def _decode(dataset: Dataset) -> Iterator[np.ndarray]:
         raise BadSliceError(f"{text}{where} ({brief(error)})", "truncated" if short else "damaged") from error
     if done < int(dataset.NumberOfFrames):
         raise BadSliceError(f"it says it has {dataset.NumberOfFrames} frames, but holds {done}", "truncated")
+
+
+def _choose_plugin(dataset: Dataset, available: Sequence[str]) -> str:
+    """The decoder for a data set's syntax.
+
+    Raises:
+        BadSliceError: those that are installed do not decode samples of more than 8 bits in lossy JPEG.
+    """
+    syntax = dataset.file_meta.TransferSyntaxUID
+    order: tuple[str, ...] = _PLUGINS
+    if syntax in _LOSSY_JPEG:
+        if syntax == _LOSSY_JPEG[1] and dataset.BitsStored != 8:
+            if "pylibjpeg" not in available:
+                raise BadSliceError(
+                    "its pixels are JPEG with 12 bits and no decoder for that is installed; pip install "
+                    "'lungct-hf[dicom]' brings pylibjpeg-libjpeg",
+                    "unsupported",
+                )
+        else:  # the same pixels whether or not others are installed: decoders of lossy JPEG differ by a grey level
+            order = ("pillow", *_PLUGINS)
+    return next((name for name in order if name in available), "")
 
 
 def _to_hu(dataset: Dataset, samples: np.ndarray, header: Header, window: Window) -> np.ndarray:
@@ -229,4 +253,4 @@ def _class_name(dataset: Dataset) -> str:
     if "DirectoryRecordSequence" in dataset:
         return "the index of a disc: open the folder it lies in"
     uid = element(dataset, "SOPClassUID") or getattr(dataset, "file_meta", {}).get("MediaStorageSOPClassUID")
-    return "" if uid is None or not str(uid).startswith("1.2.840.10008.") else uid.name
+    return "" if uid is None or not str(uid).startswith("1.2.840.10008.") else shown(uid.name)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ..errors import BadSliceError
+import simplejpeg
+
+from ..errors import BadSliceError, brief
 
 _ZEROS = bytes(32)  # bytes: 256 bits that are all 0 are no code of a picture that is not even
 _BASELINE = (0xC0, 0xC1)
@@ -10,7 +12,7 @@ _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xDA)}
 
 
 def check_jpeg(content: bytes) -> None:
-    """Refuse a JPEG file whose picture data have no end, or hold a long run of zeros that its code cannot have.
+    """Refuse a JPEG file whose picture data have no end, hold a long run of zeros, or are not what its tables decode.
 
     Raises:
         BadSliceError: it is damaged so.
@@ -35,6 +37,19 @@ def check_jpeg(content: bytes) -> None:
     # Zeros are right where they are the code of an even block: no step from the last one, and nothing in it.
     if frame in _BASELINE and any(first_symbols.values()) and content.find(_ZEROS, place, end) >= 0:
         raise BadSliceError("part of its picture data is overwritten with zeros")
+    _decode_strictly(content)
+
+
+def _decode_strictly(content: bytes) -> None:
+    """Decode once more with a decoder that reports what others pass over: codes that no table has, restart markers out
+    of turn, data that end early or go on after the last block, as where another picture's were written over them."""
+    try:
+        colours = simplejpeg.decode_jpeg_header(content, strict=False)[2]
+        simplejpeg.decode_jpeg(content, colorspace="CMYK" if colours in ("CMYK", "YCCK") else "GRAY", strict=True)
+    except ValueError as error:
+        # What else it reports (an odd JFIF version, say) harms no pixel; what it does not decode, Pillow has decoded.
+        if any(word in str(error).lower() for word in ("corrupt", "premature")):
+            raise BadSliceError(f"its picture data are damaged ({brief(error)})") from error
 
 
 def _note_first_symbols(segment: bytes, first_symbols: dict[int, int]) -> None:

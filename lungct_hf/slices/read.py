@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import logging
+import os
+import re
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -13,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..errors import BadSliceError, brief
+from ..errors import BadSliceError, brief, shown
 from .grey import three_channels
 from .jpeg import check_jpeg
 
@@ -23,8 +27,11 @@ _MAX_PIXELS = 64_000_000  # a CT slice has 0.26 million; more than this is a dec
 _MAX_PAGES = 5_000  # of one TIFF
 _MIN_SIDE = 16
 # What no other kind of file begins with.
-_UNMISTAKABLE = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG"}
+_UNMISTAKABLE = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
 _ORIENTATION = 0x0112  # an EXIF tag
+_LIBTIFF = re.compile(r"[\w.]+: \S|.*(TIFF|[Ss]trip|[Tt]ile|scanline)")  # "TIFFFillStrip: Read error on strip 0"
+# Pillow tells its own log of odd TIFF tags, which without a handler lands on the terminal; the error says it too.
+logging.getLogger("PIL.TiffImagePlugin").addHandler(logging.NullHandler())
 _BLOCK_ROWS = 256  # deep pixels are scaled in blocks, so that a large picture is not held in four bytes a pixel
 
 
@@ -71,15 +78,59 @@ def read_pages(handle: BinaryIO) -> Iterator[tuple[Image.Image, dict[str, str]]]
                 check_jpeg(handle.read())
             yield upright if upright.mode in ("L", "RGB") else to_8_bits(upright), {"kind": kind, "mode": mode}
             return
-        yield to_8_bits(image), {"kind": kind, "mode": mode}
+        yield _tiff_page(image), {"kind": kind, "mode": mode}
         for page in range(1, _MAX_PAGES):
             try:
                 with quiet():
                     image.seek(page)
             except EOFError:
                 return
-            yield to_8_bits(image), {"kind": kind, "mode": image.mode}
+            yield _tiff_page(image), {"kind": kind, "mode": image.mode}
         raise BadSliceError(f"it has more pages than {_MAX_PAGES:,}", "too-large")
+
+
+def _tiff_page(image: Image.Image) -> Image.Image:
+    """One page of a TIFF as `to_8_bits` gives it; what libtiff prints about it becomes the reason."""
+    page, error = image, None
+    with _overheard() as said:
+        try:
+            page = to_8_bits(image)
+        except (OSError, SyntaxError, ValueError, EOFError, MemoryError, IndexError, TypeError, KeyError) as met:
+            error = met
+    if said:
+        text = shown("; ".join(said[:2]), 160)
+        reason = "truncated" if "Read error" in text or "Invalid Read" in text else "damaged"
+        raise BadSliceError(f"its decoder reports: {text}", reason) from error
+    if error is not None:
+        raise error
+    return page
+
+
+@contextmanager
+def _overheard() -> Iterator[list[str]]:
+    """Keep from standard error what libtiff prints there, and yield those lines once the block has been left.
+
+    Standard error belongs to the process: one thread at a time listens, and what others wrote meanwhile is passed on.
+    """
+    said = list[str]()
+    with _terminal, tempfile.TemporaryFile() as kept:
+        try:
+            terminal = os.dup(2)
+        except OSError:  # a process without one: nothing can land there
+            yield said
+            return
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield said
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            kept.seek(0)
+            for line in kept.read().decode("utf-8", "replace").splitlines():
+                if _LIBTIFF.match(line):
+                    said.append(line)
+                else:
+                    os.write(2, f"{line}\n".encode())
 
 
 def to_8_bits(image: Image.Image) -> Image.Image:
@@ -155,7 +206,7 @@ def _note(message: Warning | str, *_: object, **__: object) -> None:
         said.append(str(message))
 
 
-_lock, _thread = threading.Lock(), threading.local()
+_lock, _thread, _terminal = threading.Lock(), threading.local(), threading.Lock()
 _silenced = 0
 _filters: warnings.catch_warnings[None]
 

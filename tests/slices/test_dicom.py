@@ -149,6 +149,52 @@ def test_a_missing_decoder_is_one_sentence_with_the_pip_line() -> None:
     assert b"unsupported" in done.stdout and b"pip install 'lungct-hf[dicom]'" in done.stdout, done.stderr
 
 
+def test_jpeg_of_12_bits_is_read_or_names_what_brings_its_decoder() -> None:
+    spec = importlib.util.find_spec("pydicom")
+    assert spec is not None and spec.origin is not None
+    path = Path(spec.origin).parent / "data" / "test_files" / "JPEG-lossy.dcm"
+    if not path.is_file():
+        pytest.skip("this pydicom came without its test files")
+    content = pydicom.dcmread(path)
+    assert content.file_meta.TransferSyntaxUID == pydicom.uid.JPEGExtended12Bit and content.BitsStored == 12
+    content.Modality, content.SOPClassUID = "CT", pydicom.uid.CTImageStorage
+    stream = next(pydicom.encaps.generate_frames(content.PixelData, number_of_frames=1))
+    scan = stream.index(b"\xff\xda")
+    last = scan + 2 + int.from_bytes(stream[scan + 2 : scan + 4], "big") - 2
+    stream = stream[:last] + b"\x3f" + stream[last + 1 :]  # this one leaves out which coefficients the scan has: all
+    content.PixelData = pydicom.encaps.encapsulate([stream])
+    assert only(dicom_bytes(content)).report.facts["width"] == content.Columns
+    code = (
+        "import sys\n"
+        "for name in ('pylibjpeg', 'libjpeg'): sys.modules[name] = None\n"
+        "from lungct_hf.slices.source import open_slices\n"
+        "print(*open_slices(sys.stdin.buffer.read()))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=dicom_bytes(content), capture_output=True)
+    assert b"unsupported" in done.stdout and b"pylibjpeg-libjpeg" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("keyword", ["PhotometricInterpretation", "TransferSyntaxUID", "RescaleType", "Modality"])
+def test_what_a_header_says_cannot_steer_a_terminal(keyword: str) -> None:
+    evil = b"1.2.\x1b[2J\r\nok" + b"9" * 400
+    place = b"1.2.840.10008.1.2.1\0" if keyword == "TransferSyntaxUID" else b"MARKED-HERE-THAT-IS-REPLACED"
+    dataset = ct_dataset(HU)
+    if keyword != "TransferSyntaxUID":
+        dataset.add_new(keyword, "LO", place.decode())
+    whole = dicom_bytes(dataset)
+    at = whole.index(place)
+    assert whole[at - 2 : at] == len(place).to_bytes(2, "little")
+    group = whole[140:144]
+    size = len(evil) + len(evil) % 2
+    content = whole[: at - 2] + size.to_bytes(2, "little") + evil.ljust(size, b" ") + whole[at + len(place) :]
+    if keyword == "TransferSyntaxUID":
+        longer = int.from_bytes(group, "little") + size - len(place)
+        content = content[:140] + longer.to_bytes(4, "little") + content[144:]
+    for row in open_slices(content):
+        said = [row.detail] if isinstance(row, Unreadable) else [str(value) for value in row.report.facts.values()]
+        assert all(text.isprintable() and len(text) < 300 for text in said), said
+
+
 def test_no_preamble_no_meta_and_a_wrong_name(tmp_path: Path) -> None:
     whole = dicom_bytes(ct_dataset(HU))
     assert np.array_equal(grey(only(whole[132:])), EXPECTED)

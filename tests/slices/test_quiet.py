@@ -1,11 +1,17 @@
 """Silence while slices are read belongs to the reading thread, and afterwards warnings are as they were."""
 
+import io
+import os
 import threading
 import warnings
 
 import pytest
+from made_slices import only, phantom_hu
+from PIL import Image
 
-from lungct_hf.slices.read import quiet
+from lungct_hf.slices.read import _overheard, quiet
+from lungct_hf.slices.source import Unreadable, open_slices
+from lungct_hf.slices.window import LUNG_WINDOW
 
 
 def test_what_is_said_inside_is_heard_and_goes_no_further() -> None:
@@ -49,3 +55,22 @@ def test_threads_that_overlap_hear_themselves_and_leave_the_filters_alone() -> N
     assert warnings.filters == before
     with pytest.warns(UserWarning, match="after"):
         warnings.warn("after", stacklevel=1)
+
+
+def test_what_libtiff_prints_is_the_reason_and_lands_nowhere(capfd: pytest.CaptureFixture[str]) -> None:
+    out = io.BytesIO()
+    Image.fromarray(LUNG_WINDOW.apply(phantom_hu())).save(out, "TIFF", compression="tiff_lzw")
+    whole = out.getvalue()
+    only(whole)
+    middle = len(whole) // 2
+    row = next(open_slices(whole[:middle] + bytes(400) + whole[middle + 400 :]))
+    assert isinstance(row, Unreadable) and row.reason == "damaged" and "LZWDecode" in row.detail
+    assert row.detail.isprintable()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_others_print_meanwhile_is_passed_on(capfd: pytest.CaptureFixture[str]) -> None:
+    with _overheard() as said:
+        os.write(2, b"TIFFFillStrip: Read error on strip 0\nlistening on port 8000\n")
+    assert said == ["TIFFFillStrip: Read error on strip 0"]
+    assert capfd.readouterr().err == "listening on port 8000\n"
