@@ -8,7 +8,8 @@ A YAML file says it, for a set whose names are not the model's:
       Grade 3: tumour
       scout views: left out
 
-or, where folders are patients and nothing labels the slices, `everything: negative` in place of `classes`.
+or, where nothing labels the slices, `everything: negative` in place of `classes`. `patients: folders` says that each
+folder with slices in it is one person's, where pictures have no header to say so.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ MEANINGS = {
 }
 _NEEDED = (
     "classes: (a mapping from the set's names) or everything: (one entry), each to a class of the model or "
-    f"{', '.join(MEANINGS)}; and perhaps title:"
+    f"{', '.join(MEANINGS)}; and perhaps title: and patients: folders"
 )
 
 
@@ -55,6 +56,7 @@ class Outside:
     of: Mapping[str, str] | None = None
     everything: str | None = None
     title: str = ""
+    patients_are_folders: bool = False
 
     @property
     def unlabelled(self) -> Literal["accept", "all"]:
@@ -73,15 +75,19 @@ class Outside:
         except (OSError, ValueError, yaml.YAMLError) as error:
             said = str(error).splitlines()[0]
             raise UsageError(f"--external-classes {path.name} cannot be read: {said}.") from error
-        if not isinstance(record, dict) or not set(record) <= {"title", "classes", EVERYTHING}:
+        if not isinstance(record, dict) or not set(record) <= {"title", "classes", EVERYTHING, "patients"}:
             raise UsageError(f"--external-classes {path.name} needs {_NEEDED}.")
         of, everything, title = record.get("classes"), record.get(EVERYTHING), record.get("title", "")
         is_map = isinstance(of, dict) and bool(of) and all(isinstance(one, str) for one in of.values())
-        if is_map is isinstance(everything, str) or not isinstance(title, str) or not title.isprintable():
+        patients = record.get("patients")
+        is_sound = isinstance(title, str) and title.isprintable() and patients in (None, "folders")
+        if is_map is isinstance(everything, str) or not is_sound:
             raise UsageError(f"--external-classes {path.name} needs {_NEEDED}.")
         if of is not None and everything is None:
-            return replace(self, of={str(name): self._meaning(one, path) for name, one in of.items()}, title=title)
-        return replace(self, everything=self._meaning(str(everything), path), title=title)
+            of = {str(name): self._meaning(one, path) for name, one in of.items()}
+            return replace(self, of=of, title=title, patients_are_folders=bool(patients))
+        one = self._meaning(str(everything), path)
+        return replace(self, everything=one, title=title, patients_are_folders=bool(patients))
 
     def resolve(self, found: Mapping[str, Iterable[str]], where: str) -> ClassMap:
         """The names in the data, by the data's own split, as classes of the model or MEANINGS.

@@ -57,13 +57,14 @@ def measure(
         "kind": cohort.kind,
         "classes": dict(cohort.class_map),
         "window": {**asdict(contract.window), "unit": "HU"},
-        "grouping": cohort.grouping,
+        "grouping": "folders" if outside.patients_are_folders else cohort.grouping,
         "backend": model.backend,
         "left_out": left_out,
     }
     if cohort.kind == "hub":
         facts["source"] = cohort.source
-    return _rows(model, name, cohort, kept, progress), facts
+    groups = _folders(cohort) if outside.patients_are_folders else cohort.groups
+    return _rows(model, name, cohort, kept, groups, progress), facts
 
 
 def _own_slices(model: LungCT) -> set[str]:
@@ -99,9 +100,16 @@ def _choose(cohort: Cohort, own: set[str]) -> tuple[np.ndarray, dict[str, int]]:
     return np.array(kept, np.int64), dict(sorted(left_out.items()))
 
 
-def _rows(model: LungCT, name: str, cohort: Cohort, kept: np.ndarray, progress: bool) -> list[dict[str, object]]:
+def _folders(cohort: Cohort) -> np.ndarray:
+    """(N,) the folder in which each slice's file lies."""
+    return np.array([cohort.reader.entries[entry].id.rpartition("/")[0] for entry, _, _ in cohort.reader.places])
+
+
+def _rows(
+    model: LungCT, name: str, cohort: Cohort, kept: np.ndarray, groups_of: np.ndarray, progress: bool
+) -> list[dict[str, object]]:
     preprocessing = model.contract.preprocessing
-    groups = {group: f"group-{number:04d}" for number, group in enumerate(dict.fromkeys(cohort.groups[kept].tolist()))}
+    groups = {group: f"group-{number:04d}" for number, group in enumerate(dict.fromkeys(groups_of[kept].tolist()))}
     made: list[dict[str, object]] = []
     bar = tqdm(total=len(kept), desc=f"Deciding, {name}", unit="slice", delay=2, disable=not progress)
     for start in range(0, len(kept), _BATCH):
@@ -117,7 +125,7 @@ def _rows(model: LungCT, name: str, cohort: Cohort, kept: np.ndarray, progress: 
                 {
                     "id": f"{name}/{len(made):05d}",
                     "sha256": str(cohort.sha256[row]),
-                    "group": groups[str(cohort.groups[row])],
+                    "group": groups[str(groups_of[row])],
                     "label": cohort.classes[cohort.labels[row]],
                     "decision": REFUSED if refused else decision.label or ABSTAIN,
                     "reason": refused or decision.reason,

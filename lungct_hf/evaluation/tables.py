@@ -197,7 +197,7 @@ def external_title(name: str, entry: Metrics) -> str:
     """What the set is."""
     found = entry["figures"]
     shown = name if entry["title"] == name else f"{name} ({entry['title']})"
-    return f"Tested elsewhere: {shown}, {found['slices']} slices of {found['groups']} groups"
+    return f"Tested elsewhere: {shown}, {found['slices']} slices of {_groups(found['groups'])}"
 
 
 def external_rows(entry: Metrics) -> Rows:
@@ -216,7 +216,7 @@ def external_rows(entry: Metrics) -> Rows:
 def external_notes(entry: Metrics) -> list[str]:
     """What its classes are for the model, why slices were refused or not answered, and what is to be known."""
     found, notes = entry["figures"], []
-    counts = [f"{one['slices']} {label} ({one['groups']} groups)" for label, one in found["labels"].items()]
+    counts = [f"{one['slices']} {label} ({_groups(one['groups'])})" for label, one in found["labels"].items()]
     notes.append(f"Slices: {', '.join(counts)}.")
     for name, by in (("refused", "codes"), ("abstained", "reasons")):
         if found[name][by]:
@@ -228,3 +228,7 @@ def external_notes(entry: Metrics) -> list[str]:
 
 def _counted(counts: Metrics) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+def _groups(count: int) -> str:
+    return f"{count} group{'' if count == 1 else 's'}"

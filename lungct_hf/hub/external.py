@@ -47,14 +47,14 @@ def _shown(value: Any) -> str:
 def _note(name: str, entry: Facts) -> str:
     found, window = entry["figures"], entry["window"]
     counts = [
-        f"{one['slices']} {_MEANINGS.get(label, plain(label))} ({one['groups']} groups)"
+        f"{one['slices']} {_MEANINGS.get(label, plain(label))} ({_groups(one['groups'])})"
         for label, one in found["labels"].items()
     ]
     meant = [f"{plain(one)} as {_MEANINGS.get(label, plain(label))}" for one, label in entry["classes"].items()]
     said = f"**{plain(name)}**"
     said += f": {plain(entry['title'])}" if entry["title"] != name else ""
     said += f", `{entry['source']}`" if entry.get("source") else ""
-    said += f". {found['slices']} slices of {found['groups']} groups: {listed(counts)}."
+    said += f". {found['slices']} slices of {_groups(found['groups'])}: {listed(counts)}."
     said += f" Read: {listed(meant)}; files in HU in the window {window['center']:g} / {window['width']:g}."
     for kind, by in (("refused", "codes"), ("abstained from", "reasons")):
         block = found[kind.split()[0]]
@@ -64,3 +64,7 @@ def _note(name: str, entry: Facts) -> str:
     if entry["left_out"]:
         said += f" Left out: {', '.join(f'{count} {why}' for why, count in entry['left_out'].items())}."
     return " ".join([said, *found["cautions"]])
+
+
+def _groups(count: int) -> str:
+    return f"{count} group{'' if count == 1 else 's'}"

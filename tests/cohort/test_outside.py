@@ -101,6 +101,7 @@ def test_a_table_labels_patients_and_nothing_refused_is_left_out(tmp_path: Path)
         ("everything: negative\nclasses: {a: negative}", "needs classes:"),
         ("everything: [a]", "needs classes:"),
         ("other: 1", "needs classes:"),
+        ("everything: negative\npatients: rows", "needs classes:"),
         ("classes: {", "cannot be read"),
     ],
 )

@@ -16,6 +16,7 @@ import pytest
 from command_here import run_here
 from helpers import run
 from lungct_hf import LungCT
+from lungct_hf.commands.external import judge_elsewhere
 from lungct_hf.evaluation.external import figures_of, read_table, rebuilt, sets_of, table_of, write_sets
 from lungct_hf.files import sha256_of, write_json
 from lungct_hf.hub import ModelRepo, write_card
@@ -65,6 +66,16 @@ def test_what_is_stored_says_what_the_runtime_says_and_nothing_of_where_it_lay(
     told = json.dumps(entry) + json.dumps(rows)
     assert str(elsewhere) not in told and ".png" not in told and "data" not in told
     assert {row["id"].partition("/")[0] for row in rows} == {"other"}
+
+
+def test_folders_may_be_people(tested: Path, elsewhere: Path, tmp_path: Path) -> None:
+    (tmp_path / "map.yaml").write_text("classes: {clear: negative, ill: positive}\npatients: folders\n")
+    sets, maps = [f"two={elsewhere / 'data'}"], [f"two={tmp_path / 'map.yaml'}"]
+    judge_elsewhere(str(tested), sets, maps, "refuse", 100, as_json=True)
+    found = sets_of(ModelRepo(tested))
+    assert set(found) == {"other", "two"} and found["two"]["grouping"] == "folders" and codes(tested) == []
+    assert found["two"]["figures"]["groups"] == 2 and found["two"]["figures"]["labels"]["positive"]["groups"] == 1
+    assert found["two"]["figures"]["forced"]["sensitivity"] is not None
 
 
 def test_it_verifies_and_the_card_shows_it(tested_run: Path, clean_run: Path) -> None:
