@@ -10,6 +10,7 @@ from typing import Any, Literal
 from ..classes import spelling
 from ..errors import LungCTError
 from ..known_sets import known_classes, known_sets
+from ..slices.kind import VOLUME_SUFFIXES
 from ..slices.listing import natural_key
 from ..slices.read import IMAGE_SUFFIXES
 from .label_table import LabelTable, read_tables
@@ -232,7 +233,7 @@ def _check_strays(tree: Tree, section: str, folders: list[str], *, between_split
 
 def _named(paths: list[str], shown: list[str] | None = None) -> str:
     """Some of `paths` (or `shown` for them) for an error. Paths to DICOM files may name patients and are not shown."""
-    if all(path.lower().endswith((*IMAGE_SUFFIXES, ".nii", ".nii.gz")) for path in paths):
+    if all(path.lower().endswith((*IMAGE_SUFFIXES, *VOLUME_SUFFIXES)) for path in paths):
         return first_few([f'"{name}"' for name in shown or paths], 5)
     return "files whose names may tell of patients"
 

@@ -22,7 +22,7 @@ from ..classes import Classes
 from ..errors import LungCTError, UsageError, require
 from ..known_sets import set_of_folders, set_of_source
 from ..slices.frame import Frame, Unreadable
-from ..slices.kind import HEAD, sniff
+from ..slices.kind import HEAD, VOLUMES, sniff
 from ..slices.limits import InputLimits
 from ..slices.order import Item
 from ..slices.preprocess import Preprocessing
@@ -331,8 +331,8 @@ def _see(
         sha256=digest,
         report=frame.report,
         several=False,
-        is_volume=kind in ("dicom", "nifti"),
-        scan=(identity.series if identity else "") or (f"{number}\0{frame.file}" if kind == "nifti" else ""),
+        is_volume=kind in ("dicom", *VOLUMES),
+        scan=(identity.series if identity else "") or (f"{number}\0{frame.file}" if kind in VOLUMES else ""),
         position=frame.position,
         number=identity.number if identity else None,
         identity=identity,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 from PIL import Image
@@ -38,7 +38,7 @@ def files_of(entry: Entry) -> Iterator[Item | Unreadable]:
         kind = sniff(handle.read(HEAD))
         handle.seek(0)
         if kind != "zip":
-            yield Item(entry.id, lambda: handle)
+            yield Item(entry.id, lambda: handle, beside=getattr(entry.open, "beside", None))
             return
         try:
             yield from zip_items(handle, entry.id)
@@ -51,7 +51,7 @@ def frames_of(
 ) -> Iterator[Frame | Unreadable]:
     """The slices of one file, in the model's window, each with its report; without `limits` no model's apply."""
     handle.seek(0)
-    return open_item(Item(item.file, lambda: handle), window, limits, nested=nested)
+    return open_item(replace(item, open=lambda: handle), window, limits, nested=nested)
 
 
 @dataclass

@@ -9,17 +9,17 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from ..errors import BadSliceError
-from ..slices.archive import ZipMember, zip_members
+from ..slices.archive import ZipMember, beside_of, named_by_headers, zip_members
 from ..slices.folders import walk
 from ..slices.frame import Unreadable
-from ..slices.kind import HEAD, sniff
+from ..slices.kind import HEAD, VOLUME_SUFFIXES, VOLUMES, sniff
 from ..slices.listing import is_side_file, natural_key, one_name, printable
 from ..slices.read import IMAGE_SUFFIXES
 from .listing import BadFile
 from .names import METADATA_NAMES
 
 _SMALL_FILE = 2 * 2**20  # bytes
-_SLICE_SUFFIXES = (*IMAGE_SUFFIXES, ".dcm", ".dicom", ".ima", ".nii", ".nii.gz", ".zip")
+_SLICE_SUFFIXES = (*IMAGE_SUFFIXES, *VOLUME_SUFFIXES, ".dcm", ".dicom", ".ima", ".zip")
 Opener = Callable[[], BinaryIO]
 
 
@@ -33,6 +33,10 @@ class DiskFile:
         with self.path.open("rb", buffering=0) as handle:
             content = handle.read(_SMALL_FILE + 1)
         return io.BytesIO(content) if len(content) <= _SMALL_FILE else self.path.open("rb")
+
+    def beside(self, name: str) -> BinaryIO:
+        """Open a file of this name in the same folder. Raises FileNotFoundError."""
+        return beside_of(self.path)(name)
 
 
 @dataclass
@@ -74,7 +78,7 @@ class Tree:
                     tree._add(visited.path_of(name), DiskFile(path))
         tree.files = dict(sorted(tree.files.items(), key=lambda found: natural_key(found[0])))
         tree.side.sort(key=natural_key)
-        return tree
+        return tree._without_voxels()
 
     @classmethod
     def of_zip(cls, path: Path) -> Tree:
@@ -86,7 +90,19 @@ class Tree:
                 continue
             tree.folders |= {str(parent) for parent in PurePosixPath(one_name(name)).parents} - {"."}
             tree._add(name, member)
-        return tree
+        return tree._without_voxels()
+
+    def _without_voxels(self) -> Tree:
+        """This tree without the files that only hold the voxels of a header beside them."""
+        if any(name.lower().endswith((".mhd", ".nhdr")) for name in self.files):
+            folders: dict[str, dict[str, Opener]] = {}
+            for name, opener in self.files.items():
+                folder, _, own = name.rpartition("/")
+                folders.setdefault(folder, {})[own] = opener
+            for folder, inside in folders.items():
+                for own in named_by_headers(inside):
+                    del self.files[f"{folder}/{own}" if folder else own]
+        return self
 
     def _add(self, name: str, opener: DiskFile | ZipMember) -> None:
         shown, key = printable(name), one_name(name)
@@ -147,6 +163,6 @@ def plain_reason(detail: str) -> str:
 def _begins_like_slices(opener: Opener) -> bool:
     try:
         with opener() as handle:
-            return sniff(handle.read(HEAD)) in ("image", "dicom", "nifti", "zip")
+            return sniff(handle.read(HEAD)) in ("image", "dicom", "zip", *VOLUMES)
     except (OSError, BadSliceError):
         return False

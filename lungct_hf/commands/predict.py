@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from pathlib import Path
@@ -51,6 +52,13 @@ def predict(
             "largest."
         ),
     ] = None,
+    hu_offset: Annotated[
+        float | None,
+        typer.Option(
+            "--hu-offset",
+            help="Pictures of 16 or 32 bits, .npy files, and volumes without a sign hold HU plus this: 1024, or 0.",
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Slices answered and saved at once.")] = 32,
     workers: Annotated[int | None, typer.Option(min=1, max=256, help="Reader processes. Default: the cores.")] = None,
     shard: Annotated[
@@ -64,7 +72,7 @@ def predict(
     A run with --output that was stopped, or killed, goes on when the same command is given again.
     Exit codes: 0 done, however many files were bad; 1 failed; 2 wrong call.
     """
-    options = _options(output, form, cam, force, study, series, batch_size, workers, shard)
+    options = _options(output, form, cam, force, study, series, hu_offset, batch_size, workers, shard)
     from ..pipeline.run import predict_files
     from ..runtime import LungCT
 
@@ -112,6 +120,7 @@ def _options(
     force: bool,
     study: bool,
     series: str | None,
+    hu_offset: float | None,
     batch_size: int,
     workers: int | None,
     shard: str | None,
@@ -137,4 +146,7 @@ def _options(
         if study:
             raise UsageError("--shard would tear a --study apart. Fix: give each process its own studies.")
         share = int(match[1]), int(match[2])
-    return Options(output, form, cam, force, study, SeriesChoice.parse(series), batch_size, workers, share)
+    if hu_offset is not None and not math.isfinite(hu_offset):
+        raise UsageError("--hu-offset is no number; 1024, 0 or another number of HU is needed.")
+    choice = SeriesChoice.parse(series)
+    return Options(output, form, cam, force, study, choice, hu_offset, batch_size, workers, share)

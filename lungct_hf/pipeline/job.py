@@ -51,6 +51,7 @@ def run_job(
     batch_size: int = 32,
     force: bool = False,
     series: SeriesChoice | None = None,
+    hu_offset: float | None = None,
     cam: Path | None = None,
     on_rows: Callable[[int, int], None] = lambda units, rows: None,
 ) -> int:
@@ -60,7 +61,7 @@ def run_job(
     are done and rows were made. Returns the number of rows made now.
     """
     contract = model.contract
-    settings = Settings(contract.window, contract.limits, contract.preprocessing, force, series)
+    settings = Settings(contract.window, contract.limits, contract.preprocessing, force, series, hu_offset)
     size = settings.preprocessing.size
     left = [number for number, unit in enumerate(units) if unit.key not in journal.done]
     if not left:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -52,13 +52,14 @@ class Settings:
     preprocessing: Preprocessing
     force: bool = False
     series: SeriesChoice | None = None
+    hu_offset: float | None = None
 
 
 class UnitReader:
     """Reads units; archives and tables stay open from one to the next, and are read on from where they are."""
 
-    def __init__(self, window: Window, limits: InputLimits | None) -> None:
-        self._window, self._limits = window, limits
+    def __init__(self, window: Window, limits: InputLimits | None, hu_offset: float | None = None) -> None:
+        self._window, self._limits, self._hu_offset = window, limits, hu_offset
         self._zip: _ZipCursor | None = None
         self._table: TableCursor | None = None
 
@@ -86,7 +87,7 @@ class UnitReader:
             yield Unreadable(unit.file, "damaged", f"Reading it failed ({type(error).__name__}: {brief(error)}).")
 
     def _open(self, source: Any, file: str) -> Iterator[Frame | Unreadable]:
-        return open_slices(source, window=self._window, limits=self._limits, file=file)
+        return open_slices(source, window=self._window, limits=self._limits, file=file, hu_offset=self._hu_offset)
 
     def _member(self, unit: Unit) -> Iterator[Frame | Unreadable]:
         if self._zip is None or self._zip.path != unit.path or self._zip.next_place > unit.place:
@@ -95,7 +96,7 @@ class UnitReader:
         if isinstance(item, Unreadable):  # the cursor does not know the archive's name
             yield Unreadable(unit.file, item.reason, item.detail)
         else:
-            yield from open_item(item, self._window, self._limits, nested=True)
+            yield from open_item(item, self._window, self._limits, nested=True, hu_offset=self._hu_offset)
 
     def _picture(self, unit: Unit) -> Any:
         table = self._table
@@ -114,7 +115,7 @@ class _ZipCursor:
         for item in self._items:
             self.next_place += 1
             if self.next_place > unit.place:
-                return item if isinstance(item, Unreadable) else type(item)(unit.file, item.open)
+                return item if isinstance(item, Unreadable) else replace(item, file=unit.file)
         raise BadSliceError("the archive has changed since it was listed")
 
 
@@ -137,7 +138,7 @@ def read_for(connection: Connection, slots: Any, free: Any, settings: Settings) 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     size = settings.preprocessing.size
     ring = np.frombuffer(slots, np.uint8).reshape(-1, size, size, 3)
-    reader, slot = UnitReader(settings.window, settings.limits), 0
+    reader, slot = UnitReader(settings.window, settings.limits, settings.hu_offset), 0
     try:
         while (task := connection.recv()) is not None:
             number, unit, skip = task

@@ -43,6 +43,7 @@ class Options:
     force: bool = False
     study: bool = False
     series: SeriesChoice | None = None
+    hu_offset: float | None = None
     batch_size: int = 32
     workers: int | None = None
     shard: tuple[int, int] | None = None
@@ -78,6 +79,7 @@ def predict_files(
                     batch_size=options.batch_size,
                     force=options.force,
                     series=options.series,
+                    hu_offset=options.hu_offset,
                     cam=options.cam,
                     on_rows=progress.advance,
                 )
@@ -160,6 +162,7 @@ def _header(model: LungCT, options: Options) -> dict[str, Any]:
         "force": options.force,
         "cam": options.cam is not None,
         "series": options.series and options.series.text,
+        "hu_offset": options.hu_offset,
         "shard": options.shard and list(options.shard),
     }
 

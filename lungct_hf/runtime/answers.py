@@ -71,16 +71,23 @@ class Answers(ABC):
         return self.contract.classes.names
 
     def predict(
-        self, slices: Any, *, cam: bool = False, force: bool = False, batch_size: int = 32
+        self,
+        slices: Any,
+        *,
+        cam: bool = False,
+        force: bool = False,
+        batch_size: int = 32,
+        hu_offset: float | None = None,
     ) -> list[Prediction]:
         """One Prediction for each slice, in order: a file, folder, zip, bytes, PIL image, array, data set or list.
 
         A slice that the input check refuses is not shown to the network unless `force` is given, and a file that holds
-        none is a row with its reason. `cam` adds class-activation maps. At most `batch_size` slices are in memory.
+        none is a row with its reason. `cam` adds class-activation maps. `hu_offset`: deep pictures, arrays
+        and volumes without a sign hold HU plus this. At most `batch_size` slices are in memory.
 
         Raises UsageError when `slices` is of a type that can be none.
         """
-        found = open_slices(slices, window=self.contract.window, limits=self.contract.limits)
+        found = open_slices(slices, window=self.contract.window, limits=self.contract.limits, hu_offset=hu_offset)
         return [
             prediction
             for batch in _batches(found, batch_size)
@@ -88,7 +95,13 @@ class Answers(ABC):
         ]
 
     def predict_study(
-        self, source: Any, *, series: str | None = None, cam: bool = False, force: bool = False
+        self,
+        source: Any,
+        *,
+        series: str | None = None,
+        cam: bool = False,
+        force: bool = False,
+        hu_offset: float | None = None,
     ) -> Study:
         """The slices of one study (a folder, zip, multi-frame file, volume or list) and one decision for all of them.
 
@@ -99,17 +112,26 @@ class Answers(ABC):
         Raises UsageError when `source` is of a type that can be none, or `series` is empty.
         """
         choice = SeriesChoice.parse(series)
-        return self.study(self._chosen(source, choice, cam=cam, force=force), choice)
+        return self.study(self._chosen(source, choice, cam, force, hu_offset), choice)
 
     def predict_studies(
-        self, source: Any, *, series: str | None = None, cam: bool = False, force: bool = False
+        self,
+        source: Any,
+        *,
+        series: str | None = None,
+        cam: bool = False,
+        force: bool = False,
+        hu_offset: float | None = None,
     ) -> list[Study]:
         """As `predict_study`, but one Study for each scan in `source`, in the order in which they come."""
         choice = SeriesChoice.parse(series)
-        return self.studies(self._chosen(source, choice, cam=cam, force=force), choice)
+        return self.studies(self._chosen(source, choice, cam, force, hu_offset), choice)
 
-    def _chosen(self, source: Any, choice: SeriesChoice | None, *, cam: bool, force: bool) -> list[Prediction]:
-        found = open_slices(source, window=self.contract.window, limits=self.contract.limits)
+    def _chosen(
+        self, source: Any, choice: SeriesChoice | None, cam: bool, force: bool, hu_offset: float | None
+    ) -> list[Prediction]:
+        contract = self.contract
+        found = open_slices(source, window=contract.window, limits=contract.limits, hu_offset=hu_offset)
         return [
             prediction
             for batch in _batches((mark_others(one, choice) for one in found), 32)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -30,6 +31,8 @@ _MAX_MEMBERS = 500_000
 _MAX_TOTAL = 256 * 2**30  # bytes of all unpacked members
 _MAX_RATIO = 200  # unpacked to packed; slices stay below 20, and blank ones are small
 _FREE_RATIO = 16 * 2**20  # bytes below which the ratio does not matter
+_HEADER = 64 * 1024  # bytes in which a header names its voxels
+_VOXELS = re.compile(rb"(?mi)^[ \t]*(?:ElementDataFile[ \t]*=|data ?file:)[ \t]*([^\r\n]+)")
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError)
 # What opening an archive raises; RuntimeError (a subclass of it) for a version of the format that is not known.
 BAD_ARCHIVE = (*_DAMAGE, RuntimeError)
@@ -48,13 +51,35 @@ def folder_items(folder: Path, label: str) -> Iterator[Item | Unreadable]:
             continue
         for name, reason, sentence in visited.bad:
             yield Unreadable(printable(f"{label}/{visited.path_of(name)}"), reason, sentence)
+        heads = {name: _disk_head(path) for name, path in visited.files}
+        voxels = named_by_headers(heads)
         yield from in_scan_order(
             [
-                Item(printable(f"{label}/{visited.path_of(name)}"), opener(path), _disk_head(path), path)
+                Item(printable(f"{label}/{visited.path_of(name)}"), opener(path), heads[name], path, beside_of(path))
                 for name, path in visited.files
-                if not is_side_file(name)
+                if not is_side_file(name) and name not in voxels
             ]
         )
+
+
+def beside_of(path: Path) -> Callable[[str], BinaryIO]:
+    """How a file is opened that the header at `path` names."""
+    return lambda name: (path.parent / name).open("rb")
+
+
+def named_by_headers(files: Mapping[str, Callable[[], BinaryIO]]) -> set[str]:
+    """Of the files of one folder, by name, those with the voxels of another one: no slices of their own."""
+    found = set()
+    for name, open_file in files.items():
+        if name.lower().endswith((".mhd", ".nhdr")):
+            try:
+                with open_file() as handle:
+                    said = _VOXELS.search(handle.read(_HEADER))
+            except (OSError, BadSliceError):  # reading it for good says why
+                continue
+            if said is not None:
+                found.add(said[1].decode("utf-8", "replace").strip())
+    return found & set(files)
 
 
 def opener(path: Path) -> Callable[[], BinaryIO]:
@@ -79,15 +104,28 @@ def zip_items(handle: BinaryIO, label: str) -> Iterator[Item | Unreadable]:
         BadSliceError: the archive is damaged, or it is a bomb.
     """
     with _opened(handle) as archive:
-        folders: dict[str, list[Item]] = {}
+        folders: dict[str, dict[str, Item]] = {}
         for name, parts, member, problem in _visible(archive.infolist()):
             if problem:
                 yield Unreadable(f"{label}/{name}", *problem)
             elif not is_side_file(parts[-1]):
                 item = Item(f"{label}/{name}", _member_opener(archive, member), _head_opener(archive, member))
-                folders.setdefault("/".join(parts[:-1]), []).append(item)
+                folders.setdefault("/".join(parts[:-1]), {})[name.rpartition("/")[2]] = item
         for items in folders.values():
-            yield from in_scan_order(items)
+            voxels = named_by_headers({name: item.open_head or item.open for name, item in items.items()})
+            beside = _among(items)
+            yield from in_scan_order(
+                [replace(item, beside=beside) for name, item in items.items() if name not in voxels]
+            )
+
+
+def _among(items: Mapping[str, Item]) -> Callable[[str], BinaryIO]:
+    def open_member(name: str) -> BinaryIO:
+        if name not in items:
+            raise FileNotFoundError(name)
+        return items[name].open()
+
+    return open_member
 
 
 def zip_members(path: Path) -> Iterator[tuple[str, ZipMember | Unreadable]]:
@@ -126,6 +164,15 @@ class ZipMember:
 
     def __call__(self) -> BinaryIO:
         return _read(_archive(self.path, os.getpid()), self.member, MAX_MEMBER)
+
+    def beside(self, name: str) -> BinaryIO:
+        """Open the member of this name in the same folder. Raises FileNotFoundError."""
+        folder, mark, _ = self.member.filename.rpartition("/")
+        archive = _archive(self.path, os.getpid())
+        try:
+            return _read(archive, archive.getinfo(f"{folder}{mark}{name}"), MAX_MEMBER)
+        except KeyError as error:
+            raise FileNotFoundError(name) from error
 
 
 @lru_cache(maxsize=4)

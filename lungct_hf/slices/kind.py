@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
+# What holds a scan in one file, beside DICOM.
+VOLUMES: tuple[str, ...] = ("nifti", "metaimage", "nrrd", "numpy")
+VOLUME_SUFFIXES: tuple[str, ...] = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr", ".npy")
 HEAD = 560  # bytes needed: a NIfTI-2 header has 540
 
 _IMAGES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM")
+_METAIMAGE = re.compile(rb"\s*(ObjectType|ObjectSubType|NDims|Comment|Name)[ \t]*=[ \t]*[^\r\n]*\r?\n")
 _NAMED = (
     (b"GIF8", "a GIF animation"),
     (b"%PDF", "a PDF document"),
@@ -14,16 +19,14 @@ _NAMED = (
     (b"\xff\x4f\xff\x51", "a JPEG 2000 codestream"),
     (b"Rar!", "a RAR archive"),
     (b"7z\xbc\xaf", "a 7z archive"),
-    (b"\x93NUMPY", "a NumPy file"),
     (b"\x89HDF", "an HDF5 file"),
-    (b"NRRD", "an NRRD volume"),
     (b"8BPS", "a Photoshop file"),
     (b"\0\0\x01\0", "an icon"),
 )
 
 
 def sniff(head: bytes) -> str:
-    """One of "image", "dicom", "zip", "gzip", "nifti", or "" for none of them; "named:..." says what else it is."""
+    """One of "image", "dicom", "zip", "gzip", the `VOLUMES`, or "" for none; "named:..." says what else it is."""
     if head[128:132] == b"DICM":
         return "dicom"
     if head.startswith(_IMAGES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
@@ -34,6 +37,12 @@ def sniff(head: bytes) -> str:
         return "gzip"
     if head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0"):
         return "nifti"
+    if head.startswith(b"NRRD000"):
+        return "nrrd"
+    if head.startswith(b"\x93NUMPY"):
+        return "numpy"
+    if _METAIMAGE.match(head):
+        return "metaimage"
     if head[4:12] in (b"ftypavif", b"ftypheic", b"ftypmif1"):
         return "named:an AVIF or HEIC image"
     for magic, name in _NAMED:

@@ -10,12 +10,12 @@ from typing import BinaryIO
 from ..errors import BadSliceError
 from .dicom_file import element, integer, read_dataset
 from .dicom_header import read_orientation
-from .kind import HEAD, sniff
+from .kind import HEAD, VOLUME_SUFFIXES, sniff
 from .read import IMAGE_SUFFIXES
 from .series import numbers, position_along, scan_order, series_key
 
 _MAX_HEADERS = 20_000  # a folder with more is no scan; reading all headers first would only keep its user waiting
-_NOT_DICOM = (*IMAGE_SUFFIXES, ".nii", ".nii.gz", ".zip", ".gif", ".pdf")
+_NOT_DICOM = (*IMAGE_SUFFIXES, *VOLUME_SUFFIXES, ".raw", ".zraw", ".zip", ".gif", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Item:
     open: Callable[[], BinaryIO]
     open_head: Callable[[], BinaryIO] | None = None
     path: Path | None = None  # of a file on the disk
+    beside: Callable[[str], BinaryIO] | None = None  # opens a file of that name in the same folder or archive
 
 
 @dataclass(frozen=True)

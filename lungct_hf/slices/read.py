@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import BadSliceError, brief, shown
+from .deep import hu_of
 from .grey import three_channels
 from .jpeg import check_jpeg
 
@@ -57,11 +58,14 @@ def read_slice(source: str | Path | bytes | BinaryIO) -> Image.Image:
         return three_channels(to_8_bits(image))
 
 
-def read_pages(handle: BinaryIO) -> Iterator[tuple[Image.Image, dict[str, str]]]:
+def read_pages(
+    handle: BinaryIO, hu_offset: float | None = None
+) -> Iterator[tuple[Image.Image | np.ndarray, dict[str, str]]]:
     """Decode an image file of any size above nothing, page by page (only TIFF files have more than one).
 
     Yields the page as `read_slice` would give it, only that one stored in grey stays L, and facts: `kind` ("png", ...)
-    and `mode` as stored.
+    and `mode` as stored. A page of 16 or 32 bits that holds HU comes as float32 HU instead: where `hu_offset` says
+    that it holds HU plus that, or the file says so (`hu_of`).
 
     Raises:
         BadSliceError: as `read_slice`, except for small pictures.
@@ -76,25 +80,32 @@ def read_pages(handle: BinaryIO) -> Iterator[tuple[Image.Image, dict[str, str]]]
             if kind == "jpeg":
                 handle.seek(0)
                 check_jpeg(handle.read())
+            hu = hu_of(upright, hu_offset)
+            if hu is not None:
+                yield hu, {"kind": kind, "mode": mode}
+                return
             yield upright if upright.mode in ("L", "RGB") else to_8_bits(upright), {"kind": kind, "mode": mode}
             return
-        yield _tiff_page(image), {"kind": kind, "mode": mode}
+        yield _tiff_page(image, hu_offset), {"kind": kind, "mode": mode}
         for page in range(1, _MAX_PAGES):
             try:
                 with quiet():
                     image.seek(page)
             except EOFError:
                 return
-            yield _tiff_page(image), {"kind": kind, "mode": image.mode}
+            yield _tiff_page(image, hu_offset), {"kind": kind, "mode": image.mode}
         raise BadSliceError(f"it has more pages than {_MAX_PAGES:,}", "too-large")
 
 
-def _tiff_page(image: Image.Image) -> Image.Image:
-    """One page of a TIFF as `to_8_bits` gives it; what libtiff prints about it becomes the reason."""
-    page, error = image, None
+def _tiff_page(image: Image.Image, hu_offset: float | None) -> Image.Image | np.ndarray:
+    """One page of a TIFF as `to_8_bits` gives it, or its HU; what libtiff prints about it becomes the reason."""
+    page: Image.Image | np.ndarray = image
+    error = None
     with _overheard() as said:
         try:
-            page = to_8_bits(image)
+            decoded = _decoded(image)
+            hu = hu_of(decoded, hu_offset)
+            page = to_8_bits(decoded) if hu is None else hu
         except (OSError, SyntaxError, ValueError, EOFError, MemoryError, IndexError, TypeError, KeyError) as met:
             error = met
     if said:

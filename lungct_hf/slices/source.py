@@ -5,72 +5,89 @@ from __future__ import annotations
 import io
 import stat
 import sys
-import tempfile
-import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
 from ..errors import BadSliceError, LungCTError, UsageError, brief
-from .archive import folder_items, opener, zip_items
+from .archive import beside_of, folder_items, opener, zip_items
 from .array import array_frames
-from .build import picture_frame
+from .build import hu_frame, picture_frame
+from .deep import hu_of
 from .dicom import dataset_frames, dicom_frames
 from .frame import Frame, Unreadable
-from .kind import HEAD, sniff
+from .kind import HEAD, VOLUMES, sniff
 from .limits import InputLimits
 from .listing import printable
+from .metaimage import read_metaimage
 from .nifti import nifti_frames
+from .nrrd_file import read_nrrd
+from .numpy_file import numpy_frames
 from .order import Item
 from .read import read_pages, to_8_bits
+from .voxels import Beside, stored_frames
+from .unpack import MB, check_size, unpacked
 from .window import LUNG_WINDOW, Window
 
 __all__ = ["Frame", "Unreadable", "open_item", "open_slices"]
 
-_MB = 2**20
-_MAX_FILE = 600 * _MB  # of a file that is decoded in memory: 1,100 slices of 512 x 512 in one DICOM file
-_MAX_VOLUME = 2048 * _MB  # of a NIfTI volume, which is read slice by slice
-_GZIP_IN_MEMORY = 64 * _MB
-_BLOCK = _MB
+_MAX_FILE = 600 * MB  # of a file that is decoded in memory: 1,100 slices of 512 x 512 in one DICOM file
+
+
+@dataclass(frozen=True)
+class _How:
+    """What `open_slices` was told about every file."""
+
+    window: Window
+    limits: InputLimits | None
+    hu_offset: float | None
 
 
 def open_slices(
-    source: Any, *, window: Window = LUNG_WINDOW, limits: InputLimits | None = None, file: str | None = None
+    source: Any,
+    *,
+    window: Window = LUNG_WINDOW,
+    limits: InputLimits | None = None,
+    file: str | None = None,
+    hu_offset: float | None = None,
 ) -> Iterator[Frame | Unreadable]:
     """Read every slice of `source`, one at a time, in the model's window, each with its input report.
 
-    `source` is a path (image, DICOM, NIfTI, zip or folder), bytes, an open binary file, a PIL image, an array (HU as
-    int16 or float; uint8 grey or RGB that is windowed already; one slice or a stack), a `pydicom.Dataset`, or a list
-    of those. `window` turns HU to grey; pictures of 8 bits are taken to be in it. With a model's `limits`
+    `source` is a path (image, DICOM, NIfTI, MetaImage, NRRD, .npy, zip or folder), bytes, an open binary file, a PIL
+    image, an array (HU as int16 or float; uint8 grey or RGB that is windowed already; one slice or a stack), a
+    `pydicom.Dataset`, or a list of those. `window` turns HU to grey; pictures of 8 bits are taken to be in it. With
+    a model's `limits`
     (`Contract.limits`) slices unlike those that it learned from are refused too, without only what can be no axial
-    chest CT at all. `file` is what rows are called where the source has no name. A file that gives no slice is one
+    chest CT at all. `hu_offset`: pictures of 16 and 32 bits, arrays, and volumes without a sign hold HU plus this
+    (1024 or 0, mostly). `file` is what rows are called where the source has no name. A file that gives no slice is one
     `Unreadable`. In folders and archives, hidden files and files that only describe others (tables, notes, DICOMDIR)
     are passed over, and the DICOM files of a folder come series by series, from the feet up.
 
     Raises:
         UsageError: `source` is of a type that is none of these.
     """
+    how = _How(window, limits, hu_offset)
     if isinstance(source, list | tuple):
         for index, item in enumerate(source):
-            yield from open_slices(
-                item, window=window, limits=limits, file=None if file is None else f"{file}[{index}]"
-            )
+            name = None if file is None else f"{file}[{index}]"
+            yield from open_slices(item, window=window, limits=limits, file=name, hu_offset=hu_offset)
     elif isinstance(source, str | Path):
-        yield from _open_path(Path(source), file or printable(str(source)), window, limits)
+        yield from _open_path(Path(source), file or printable(str(source)), how)
     elif isinstance(source, bytes | bytearray | memoryview):
-        yield from _guarded(file or "<bytes>", _from_file, io.BytesIO(source), window, limits)
+        yield from _guarded(file or "<bytes>", _from_file, io.BytesIO(source), how)
     elif isinstance(source, Image.Image):
-        yield from _guarded(file or getattr(source, "filename", "") or "<image>", _from_picture, source, limits)
+        yield from _guarded(file or getattr(source, "filename", "") or "<image>", _from_picture, source, how)
     elif isinstance(source, np.ndarray):
-        yield from _guarded(file or "<array>", array_frames, source, window, limits)
+        yield from _guarded(file or "<array>", array_frames, source, window, limits, hu_offset=hu_offset)
     elif _is_dataset(source):
         yield from _guarded(file or "<dataset>", dataset_frames, source, window, limits)
     elif hasattr(source, "read") and hasattr(source, "seek"):
         name = getattr(source, "name", None)
-        yield from _guarded(file or (name if isinstance(name, str) else "<file>"), _from_file, source, window, limits)
+        yield from _guarded(file or (name if isinstance(name, str) else "<file>"), _from_file, source, how)
     else:
         raise UsageError(
             f"A {type(source).__name__} is no source of slices. Fix: give a path, bytes, an open binary file, a PIL "
@@ -78,7 +95,7 @@ def open_slices(
         )
 
 
-def _open_path(path: Path, file: str, window: Window, limits: InputLimits | None) -> Iterator[Frame | Unreadable]:
+def _open_path(path: Path, file: str, how: _How) -> Iterator[Frame | Unreadable]:
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
@@ -86,17 +103,26 @@ def _open_path(path: Path, file: str, window: Window, limits: InputLimits | None
         yield Unreadable(file, "no-permission" if is_hidden else "not-found", f"It is not there ({brief(error)}).")
         return
     if stat.S_ISDIR(mode):
-        yield from _from_items(folder_items(path, file), file, window, limits)
+        yield from _from_items(folder_items(path, file), file, how)
     elif stat.S_ISREG(mode):
-        yield from open_item(Item(file, opener(path)), window, limits)
+        yield from _open_item(Item(file, opener(path), beside=beside_of(path)), how)
     else:  # opening a pipe would wait for ever
         yield Unreadable(file, "unsupported", "It is neither a file nor a folder.")
 
 
 def open_item(
-    item: Item, window: Window, limits: InputLimits | None = None, *, nested: bool = False
+    item: Item,
+    window: Window,
+    limits: InputLimits | None = None,
+    *,
+    nested: bool = False,
+    hu_offset: float | None = None,
 ) -> Iterator[Frame | Unreadable]:
     """Read one file that a folder or an archive listed; `nested`: a member of an archive, which may not be one."""
+    yield from _open_item(item, _How(window, limits, hu_offset), nested=nested)
+
+
+def _open_item(item: Item, how: _How, *, nested: bool = False) -> Iterator[Frame | Unreadable]:
     try:
         handle = item.open()
     except FileNotFoundError:
@@ -107,11 +133,11 @@ def open_item(
         yield _unreadable(item.file, error)
     else:
         with handle:
-            yield from _guarded(item.file, _from_file, handle, window, limits, nested=nested)
+            yield from _guarded(item.file, _from_file, handle, how, nested=nested, beside=item.beside)
 
 
 def _from_items(
-    items: Iterator[Item | Unreadable], file: str, window: Window, limits: InputLimits | None, *, nested: bool = False
+    items: Iterator[Item | Unreadable], file: str, how: _How, *, nested: bool = False
 ) -> Iterator[Frame | Unreadable]:
     count = 0
     for item in items:
@@ -119,7 +145,7 @@ def _from_items(
         if isinstance(item, Unreadable):
             yield item
         else:
-            yield from open_item(item, window, limits, nested=nested)
+            yield from _open_item(item, how, nested=nested)
     if not count:
         yield Unreadable(file, "not-an-image", "There is no slice in it.")
 
@@ -145,16 +171,17 @@ def _unreadable(file: str, error: LungCTError) -> Unreadable:
 
 def _from_file(
     handle: BinaryIO,
-    window: Window,
-    limits: InputLimits | None,
+    how: _How,
     file: str,
     *,
     nested: bool = False,
-    unpacked: bool = False,
+    is_unpacked: bool = False,
+    beside: Beside | None = None,
 ) -> Iterator[Frame | Unreadable]:
     """One seekable binary file; what it is, is told by its first bytes and never by its name.
 
-    `nested` is a member of an archive and `unpacked` the content of a gzip file: neither may be packed once more.
+    `nested` is a member of an archive and `is_unpacked` the content of a gzip file: neither may be packed once more.
+    `beside` opens what a header names.
     """
     size = handle.seek(0, io.SEEK_END)
     handle.seek(0)
@@ -163,55 +190,37 @@ def _from_file(
     if not head:
         raise BadSliceError("it is empty", "truncated")
     kind = sniff(head)
-    if kind == "zip" and not (nested or unpacked):
-        yield from _from_items(zip_items(handle, file), file, window, limits, nested=True)
-    elif kind == "gzip" and not unpacked:
-        with tempfile.SpooledTemporaryFile(_GZIP_IN_MEMORY) as content:
-            plain = cast(BinaryIO, content)
-            _gunzip(handle, plain)
-            yield from _from_file(plain, window, limits, file, nested=nested, unpacked=True)
-    elif kind == "nifti":
-        _check_size(size, _MAX_VOLUME)
-        yield from nifti_frames(handle, size, window, limits, file)
+    if kind == "zip" and not (nested or is_unpacked):
+        yield from _from_items(zip_items(handle, file), file, how, nested=True)
+    elif kind == "gzip" and not is_unpacked:
+        with unpacked(handle) as plain:
+            yield from _from_file(plain, how, file, nested=nested, is_unpacked=True, beside=beside)
+    elif kind in VOLUMES:
+        check_size(size)
+        if kind == "nifti":
+            yield from nifti_frames(handle, size, how.window, how.limits, file)
+        elif kind == "numpy":
+            yield from numpy_frames(handle, size, how.window, how.limits, file, hu_offset=how.hu_offset)
+        else:
+            stored = read_metaimage(handle) if kind == "metaimage" else read_nrrd(handle)
+            options: dict[str, Any] = {"beside": beside, "hu_offset": how.hu_offset}
+            yield from stored_frames(stored, handle, how.window, how.limits, file, **options)
     elif kind == "image":
-        _check_size(size, _MAX_FILE)
-        for number, (picture, facts) in enumerate(read_pages(handle)):
-            yield picture_frame(picture, facts, file, number, limits=limits)
+        check_size(size, _MAX_FILE)
+        for number, (page, facts) in enumerate(read_pages(handle, how.hu_offset)):
+            if isinstance(page, Image.Image):
+                yield picture_frame(page, facts, file, number, limits=how.limits)
+            else:
+                yield hu_frame(page, facts, file, number, how.window, limits=how.limits)
     elif kind == "dicom":
-        _check_size(size, _MAX_FILE)
-        yield from dicom_frames(handle, window, limits, file)
+        check_size(size, _MAX_FILE)
+        yield from dicom_frames(handle, how.window, how.limits, file)
     elif kind in ("zip", "gzip"):
         raise BadSliceError("it is an archive inside an archive; unpack the outer one first", "unsupported")
     elif kind:
         raise BadSliceError(f"it is {kind.removeprefix('named:')}, which is not read here", "unsupported")
     else:
-        raise BadSliceError("it is neither an image nor DICOM nor NIfTI nor a zip archive", "not-an-image")
-
-
-def _check_size(size: int, limit: int) -> None:
-    if size > limit:
-        raise BadSliceError(f"it has {size / _MB:,.0f} MB (limit {limit // _MB:,} MB)", "too-large")
-
-
-def _gunzip(packed: BinaryIO, content: BinaryIO) -> None:
-    """Unpack a gzip file block by block, so that a bomb is noticed before it fills anything."""
-    unpacker, total, block = zlib.decompressobj(16 + zlib.MAX_WBITS), 0, b""
-    try:
-        while block := block or packed.read(_BLOCK):
-            if unpacker.eof:
-                if not block.startswith(b"\x1f"):  # what follows the last member is ignored, as gzip does
-                    break
-                unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)  # another member (RFC 1952), as bgzip writes them
-            part = unpacker.decompress(block, _BLOCK)
-            total += len(part)
-            _check_size(total, _MAX_VOLUME)
-            content.write(part)
-            block = unpacker.unconsumed_tail or unpacker.unused_data
-    except zlib.error as error:
-        raise BadSliceError(f"it cannot be unpacked ({brief(error)})") from error
-    if not unpacker.eof:
-        raise BadSliceError("its packed content ends too early", "truncated")
-    content.seek(0)
+        raise BadSliceError("it is neither an image nor DICOM nor a volume nor a zip archive", "not-an-image")
 
 
 def _is_dataset(source: Any) -> bool:
@@ -220,10 +229,14 @@ def _is_dataset(source: Any) -> bool:
     return pydicom is not None and isinstance(source, pydicom.Dataset)
 
 
-def _from_picture(picture: Image.Image, limits: InputLimits | None, file: str) -> Iterator[Frame]:
+def _from_picture(picture: Image.Image, how: _How, file: str) -> Iterator[Frame]:
     facts = {"kind": (picture.format or "image").lower(), "mode": picture.mode}
     try:
+        hu = hu_of(picture, how.hu_offset)
+        if hu is not None:
+            yield hu_frame(hu, facts, file, 0, how.window, limits=how.limits)
+            return
         plain = to_8_bits(picture)
     except (OSError, SyntaxError, ValueError, EOFError) as error:  # a picture opened lazily from a damaged file
         raise BadSliceError(f"it is damaged or cut short ({brief(error)})") from error
-    yield picture_frame(plain, facts, file, 0, limits=limits)
+    yield picture_frame(plain, facts, file, 0, limits=how.limits)

@@ -113,7 +113,7 @@ def test_half_of_a_pair_is_named() -> None:
 
 
 def test_a_gzip_bomb_stops_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lungct_hf.slices.source._MAX_VOLUME", 10 * 2**20)
+    monkeypatch.setattr("lungct_hf.slices.unpack.MAX_UNPACKED", 10 * 2**20)
     row = next(open_slices(gzip.compress(b"\0" * 20 * 2**20)))
     assert isinstance(row, Unreadable) and row.reason == "too-large"
     row = next(open_slices(gzip.compress(gzip.compress(b"x" * 1000))))

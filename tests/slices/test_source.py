@@ -13,7 +13,7 @@ from PIL import Image
 
 from lungct_hf.errors import UsageError
 from lungct_hf.slices.read import read_slice
-from lungct_hf.slices.report import CODES, SENTENCES, UNREADABLE
+from lungct_hf.slices.report import CODES, STUDY, SENTENCES, UNREADABLE
 from lungct_hf.slices.source import Frame, Unreadable, open_slices
 from lungct_hf.slices.window import LUNG_WINDOW, Window
 
@@ -180,7 +180,7 @@ def test_pixel_bombs_are_refused_before_they_unpack() -> None:
 
 
 def test_every_code_has_its_sentence() -> None:
-    assert set(SENTENCES) == {*CODES, *UNREADABLE}
+    assert set(SENTENCES) == {*CODES, *UNREADABLE, *STUDY}
     assert all(text.endswith(".") for text in SENTENCES.values())
 
 
