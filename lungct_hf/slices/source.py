@@ -29,8 +29,8 @@ from .nrrd_file import read_nrrd
 from .numpy_file import numpy_frames
 from .order import Item
 from .read import read_pages, to_8_bits
-from .voxels import Beside, stored_frames
 from .unpack import MB, check_size, unpacked
+from .voxels import Beside, stored_frames
 from .window import LUNG_WINDOW, Window
 
 __all__ = ["Frame", "Unreadable", "open_item", "open_slices"]

@@ -13,7 +13,7 @@ from PIL import Image
 
 from lungct_hf.errors import UsageError
 from lungct_hf.slices.read import read_slice
-from lungct_hf.slices.report import CODES, STUDY, SENTENCES, UNREADABLE
+from lungct_hf.slices.report import CODES, SENTENCES, STUDY, UNREADABLE
 from lungct_hf.slices.source import Frame, Unreadable, open_slices
 from lungct_hf.slices.window import LUNG_WINDOW, Window
 
