@@ -24,7 +24,7 @@ from .jpeg import check_jpeg
 
 IMAGE_SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
-_MAX_PIXELS = 64_000_000  # a CT slice has 0.26 million; more than this is a decompression bomb or a slide scan
+_MAX_PIXELS = 32_000_000  # a CT slice has 0.26 million; decoding more than this would take above 1 GB
 _MAX_PAGES = 5_000  # of one TIFF
 _MIN_SIDE = 16
 # What no other kind of file begins with.
