@@ -10,6 +10,7 @@ import io
 import os
 import re
 import stat
+import tempfile
 import zipfile
 import zlib
 from collections import Counter
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from ..errors import BadSliceError, brief
 from .folders import walk
@@ -27,6 +28,8 @@ from .order import Item, in_scan_order
 
 MAX_MEMBER = 600 * 2**20  # bytes of one unpacked member
 _SMALL_FILE = 2 * 2**20  # bytes
+_IN_MEMORY = 64 * 2**20  # bytes of an unpacked member that is not put on the disk
+_BLOCK = 2**20
 _MAX_MEMBERS = 500_000
 _MAX_TOTAL = 256 * 2**30  # bytes of all unpacked members
 _MAX_RATIO = 200  # unpacked to packed; slices stay below 20, and blank ones are small
@@ -218,7 +221,16 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> Bina
     try:
         with archive.open(member) as stream:
             # No more than the member is said to have: the sizes in an archive need not be true.
-            return io.BytesIO(stream.read(min(limit, member.file_size)))
+            size = min(limit, member.file_size)
+            if size <= _IN_MEMORY:
+                return io.BytesIO(stream.read(size))
+            # Its reader holds what it decodes, and would hold all of it twice.
+            content = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - whoever opened the member closes it
+            while size > 0 and (block := stream.read(min(size, _BLOCK))):
+                content.write(block)
+                size -= len(block)
+            content.seek(0)
+            return content
     except RuntimeError as error:
         raise BadSliceError(f"it cannot be unpacked ({brief(error)})", "unsupported") from error
     except _DAMAGE as error:
