@@ -1,6 +1,8 @@
 """The parts of a run: what they promise, on small examples and without a process of their own."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,6 +63,31 @@ def test_batches_do_not_depend_on_workers_or_on_what_was_drawn_before(squares: S
     assert all(torch.equal(a, b) for a, b in zip(plain, content(batches(squares, workers=2).epoch(1)), strict=True))
     other = content(batches(squares, seed=6).epoch(1))
     assert not all(torch.equal(a, b) for a, b in zip(plain, other, strict=True))
+
+
+def test_histograms_are_lent_within_the_training_fold_alone(squares: Squares) -> None:
+    """And whether they are leaves every other draw where it was."""
+    still: dict[str, Any] = {"image_size": 64, "shift": 0, "scale": 0, "rotate": 0, "brightness": 0, "contrast": 0}
+    asked: set[int] = set()
+
+    class Watched:
+        def __getitem__(self, row: int) -> np.ndarray:
+            asked.add(row)
+            return squares[row]
+
+    def drawn(share: float) -> list[torch.Tensor]:
+        augmentation = Augmentation(Recipe(**(still | {"other_histogram": share})), SMALL.fill)
+        made = batches(Watched(), rows=9)  # type: ignore[arg-type]
+        slices = replace(made._slices, augmentation=augmentation)  # type: ignore[type-var]
+        return [slices[0, row][0] for row in range(9)]
+
+    never, always, again = drawn(0.0), drawn(1.0), drawn(1.0)
+    assert asked == set(range(9))
+    assert all(torch.equal(a, b) for a, b in zip(always, again, strict=True))
+    assert sum(not torch.equal(a, b) for a, b in zip(never, always, strict=True)) > 4
+    some = drawn(0.5)
+    assert all(any(torch.equal(one, each) for each in pair) for one, *pair in zip(some, never, always, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(some, never, strict=True))
 
 
 def test_processes_share_an_epoch_without_overlap(squares: Squares) -> None:
