@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from .limits import SCHEMA_1_LIMITS, InputLimits
-from .measure import SIDE, Layout, colour_fraction, layout, reduced, sides_over_middle, small_grey
+from .measure import SIDE, Layout, colour_fraction, layout, otsu, reduced, sides_over_middle, small_grey
+from .outline import Outline, grain, outline
 from .strokes import is_page, text_blocks
 
 MIN_SIDE = 64  # pixels
@@ -49,6 +50,15 @@ _LOOSE, _MOST_CORE = 0.5, 0.5  # tightness and core where a narrow window spread
 # (the median is -70), at least 8 in most that are inverted.
 _UPRIGHT, _TURNED, _SURELY_TURNED = -45.0, 8.0, 45.0
 _CUT_LUNG = 0.25  # of the body's area, dark and brighter than air, at the border of a close crop
+_CLOSE_CROP, _CUT_ARMS = 0.8, 0.95  # of the border is dark: less in a crop through lungs, less in one through arms
+_STRETCHED = 0.55  # grain across by grain down: 0.71 and more in axial pictures, up to 0.41 in reformats of thick slices
+# Width by height of a body with air around it: 0.98 and more in chests, 0.93 where a wide picture was squeezed into a
+# square, 0.66 to 0.85 in heads and in lateral planes.
+_TALL, _NOT_WIDE = 0.9, 1.0
+_WALLED = 0.008  # of the body, dark with body on all sides: what a blanket encloses is not
+_SHELL, _SURE_SHELL, _FULL_SHELL = 0.5, 0.6, 0.95  # of the outline that has bone just below it; ribs make 0.1 to 0.4
+_SKULL = (0.05, 0.4)  # of the body that is bone, in windows that show the brain as even as soft tissue
+_BRAIN = 60  # grey levels: what is darker than a white skull is brighter than lung in any window
 
 
 @dataclass
@@ -92,6 +102,8 @@ def check_picture(
             code = "burned-in-text"
     if code == "not-ct" and not is_hu and _has_black_lungs(layout(grey, _BLACK)):
         code = "wrong-window" if of_schema_1 else None
+    if code is None and not of_schema_1:
+        code = _judge_outline(picture, grey, measured, is_picture=not is_hu)
     if is_hu and code == "wrong-window":
         code = "not-ct"  # HU of a patient cannot look like that: the values are something else
     if is_ct and code == "not-ct":
@@ -191,9 +203,45 @@ def _is_without_lung(measured: Layout) -> bool:
     air = max(measured.air, 40.0) if measured.tissue >= _USUAL_TISSUE[0] else measured.air
     is_gas = measured.lung < air + _ABOVE_AIR
     is_head = measured.bone > _BONE and measured.tissue <= _NOT_WHITE and measured.core_fraction < _SOME_CORE
-    is_cut = measured.dark_border < 0.95 and measured.veil > _CUT_LUNG
+    is_cut = measured.dark_border < _CUT_ARMS and measured.veil > _CUT_LUNG
     little = measured.lung_fraction < _LUNG or (measured.lung_fraction < _SMALL_LUNG and (is_gas or is_head))
     return little and not is_cut
+
+
+def _judge_outline(picture: Image.Image, grey: np.ndarray, measured: Layout, *, is_picture: bool) -> str | None:
+    """The code that a picture which passes so far earns by its outline and its grain, or None.
+
+    `is_picture`: its pixels are as a file holds them. Those of HU may have been made square, which stretches grain.
+    """
+    body = outline(grey, otsu(grey))
+    if body is None:
+        # All that is bright is thin: a skull alone, in a window that leaves the brain dark.
+        is_skull = measured.core_fraction > _MOST_CORE and measured.lung > _BRAIN and measured.core_aspect < _NOT_WIDE
+        return "no-lung" if is_skull and measured.dark_border > _CLOSE_CROP else None
+    if _is_head(body, measured) or _is_without_walled_lung(body, measured):
+        return "no-lung"
+    if measured.dark_border > _CLOSE_CROP and body.aspect < _TALL and max(body.beside, body.above) < 0.3:
+        return "not-axial"
+    return "not-axial" if is_picture and grain(picture, grey) < _STRETCHED else None
+
+
+def _is_head(body: Outline, measured: Layout) -> bool:
+    """Whether bone lies all around just below the outline, as a skull does, and no lung fills what it encloses."""
+    if measured.dark_border < 0.5:
+        return False
+    if _SKULL[0] < body.bone < _SKULL[1]:
+        is_empty, is_narrow = body.walled_core < 0.03, body.aspect < _NOT_WIDE
+        return (is_empty and body.shell > _SURE_SHELL) or (is_narrow and body.shell > _SHELL)
+    # A window for the brain: all that is bright is skull, and what it encloses is one region, taller than wide.
+    is_brain = measured.tissue >= _NOT_WHITE and measured.lung > _BRAIN and measured.core_fraction > 0.1
+    is_brain &= measured.dark_border > _CLOSE_CROP
+    is_oval = body.aspect < _NOT_WIDE or 0 < measured.core_aspect < _NOT_WIDE
+    return is_brain and is_oval and body.shell > _FULL_SHELL
+
+
+def _is_without_walled_lung(body: Outline, measured: Layout) -> bool:
+    """Whether nothing dark lies within a body that has air around it; a close crop may cut through the walls."""
+    return measured.dark_border > _CLOSE_CROP and body.walled < _WALLED
 
 
 def _judge_as_schema_1(measured: Layout) -> str | None:

@@ -93,10 +93,10 @@ def layout(grey: np.ndarray, threshold: int | None = None) -> Layout:
     in_tissue, in_lung = int(tissue.sum()), int(enclosed.sum())
     area = max(in_tissue + in_lung, 1)
     lungs = dark & ~outside
-    core = _core(lungs)
+    inner_lungs = core(lungs)
     widths = np.count_nonzero(~dark, axis=1)
-    rows, columns = np.flatnonzero(core.any(1)), np.flatnonzero(core.any(0))
-    in_core = max(_count(core), 1)
+    rows, columns = np.flatnonzero(inner_lungs.any(1)), np.flatnonzero(inner_lungs.any(0))
+    in_core = max(_count(inner_lungs), 1)
     middle, lung, air = _quantile(tissue, 0.5), _quantile(enclosed, 0.5), _quantile(out, 0.2)
     is_mostly_enclosed = in_lung > 0.03 * (in_tissue + in_lung)
     steps = _steps(grey)
@@ -111,8 +111,8 @@ def layout(grey: np.ndarray, threshold: int | None = None) -> Layout:
         lung=lung,
         lung_fraction=in_lung / area,
         lung_black=int(enclosed[:21].sum()) / max(in_lung, 1),
-        core_fraction=_count(core) / area,
-        core_black=_count(core & (grey[2:-2, 2:-2] <= 2)) / in_core,
+        core_fraction=_count(inner_lungs) / area,
+        core_black=_count(inner_lungs & (grey[2:-2, 2:-2] <= 2)) / in_core,
         core_aspect=_span(columns) / _span(rows) if rows.size else 0.0,
         haze=_hazy(grey, steps, outside, low, middle) / area if low >= 0 and middle >= 0 else 1.0,
         ends=min(_share(~dark[0]), _share(~dark[-1])),
@@ -121,7 +121,7 @@ def layout(grey: np.ndarray, threshold: int | None = None) -> Layout:
         flanks=float(max(np.count_nonzero(~edge, axis=0).max() for edge in (dark[:, :3], dark[:, -3:])) / len(dark)),
         dark_border=dark_border,
         filled=(in_tissue + in_lung) / grey.size,
-        sharpness=_sharpness(steps, lungs, core, dark) / (middle - lung) if rows.size else 1.0,
+        sharpness=_sharpness(steps, lungs, inner_lungs, dark) / (middle - lung) if rows.size else 1.0,
         veil=int(out[int(max(air, 40.0)) + _NEAR_AIR + 1 :].sum()) / area,
     )
 
@@ -173,7 +173,7 @@ def _share(mask: np.ndarray) -> float:
     return _count(mask) / mask.size
 
 
-def _core(mask: np.ndarray) -> np.ndarray:
+def core(mask: np.ndarray) -> np.ndarray:
     """The pixels in the middle of 5 x 5 that are all set; the two outermost on every side are cut off."""
     across = mask[:, :-4] & mask[:, 1:-3] & mask[:, 2:-2] & mask[:, 3:-1] & mask[:, 4:]
     return across[:-4] & across[1:-3] & across[2:-2] & across[3:-1] & across[4:]

@@ -10,6 +10,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from drawn_parts import draw_abdomen, draw_frontal, draw_head, draw_neck
 from made_slices import only
 from PIL import Image, ImageDraw
 
@@ -17,6 +18,7 @@ from lungct_hf.known_sets import phantoms
 from lungct_hf.slices.checks import MIN_SIDE, check_picture
 from lungct_hf.slices.limits import SCHEMA_1_LIMITS
 from lungct_hf.slices.measure import flood, layout, otsu, small_grey
+from lungct_hf.slices.outline import grain
 from lungct_hf.slices.phantom import draw_phantom
 from lungct_hf.slices.report import CODES, WARNINGS, InputReport, ordered
 from lungct_hf.slices.source import Frame, open_slices
@@ -153,6 +155,43 @@ def test_edges_of_the_scanners_table_are_no_text() -> None:
         assert check_picture(picture).codes == set()
         pen.text((6, 6), "SURNAME FIRST 1961\nHOSPITAL 4711\nSE 3 IM 17", 255)
         assert check_picture(picture).codes == {"burned-in-text"}
+
+
+def codes(hu: np.ndarray, window: Window = LUNG_WINDOW) -> set[str]:
+    return check_picture(Image.fromarray(window.apply(hu))).codes
+
+
+def test_heads_are_refused_in_windows_for_lung_and_for_brain() -> None:
+    for seed in range(8):
+        head = draw_head(seed)
+        close = head[18:238, 36:220]
+        for window in (LUNG_WINDOW, Window(-600, 1500), Window(40, 80), Window(50, 150), Window(40, 400)):
+            for hu in (head, close):
+                assert codes(hu, window) & {"no-lung", "not-ct", "not-axial"}, (seed, window, hu.shape)
+
+
+def test_necks_and_bellies_with_air_are_without_lung() -> None:
+    for seed in range(8):
+        assert codes(draw_neck(seed)) == {"no-lung"}
+        assert codes(draw_abdomen(seed)) == {"no-lung"}
+
+
+def test_planes_through_thick_slices_are_told_by_their_grain() -> None:
+    for seed in range(8):
+        plane = Image.fromarray(LUNG_WINDOW.apply(draw_frontal(seed)))
+        assert check_picture(plane).codes == {"not-axial"}
+        assert check_picture(plane.resize((200, 200))).codes == {"not-axial"}
+        # The same picture from slices as thin as its pixels: the grain says nothing there.
+        thin = LUNG_WINDOW.apply(draw_frontal(seed, rows=256))
+        assert grain(Image.fromarray(thin), thin) > 0.8
+
+
+def test_axial_slices_with_pixels_made_square_keep_their_answer() -> None:
+    for seed in range(3):
+        hu = draw_phantom(LABELS[seed], seed, 0.0, size=512)
+        squeezed = Image.fromarray(LUNG_WINDOW.apply(hu)).resize((512, 256), Image.Resampling.BOX)
+        square = squeezed.resize((512, 512), Image.Resampling.BILINEAR)
+        assert check_picture(square, is_hu=True, is_ct=True).codes == set()
 
 
 def test_even_bands_are_cut_off() -> None:
