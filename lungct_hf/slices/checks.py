@@ -51,9 +51,7 @@ _LOOSE, _MOST_CORE = 0.5, 0.5  # tightness and core where a narrow window spread
 _UPRIGHT, _TURNED, _SURELY_TURNED = -45.0, 8.0, 45.0
 _CUT_LUNG = 0.25  # of the body's area, dark and brighter than air, at the border of a close crop
 _CLOSE_CROP, _CUT_ARMS = 0.8, 0.95  # of the border is dark: less in a crop through lungs, less in one through arms
-_STRETCHED = (
-    0.55  # grain across by grain down: 0.71 and more in axial pictures, up to 0.41 in reformats of thick slices
-)
+_STRETCHED = 0.55  # grain down by grain across: 0.71 and more in axial pictures, up to 0.41 in reformats
 # Width by height of a body with air around it: 0.98 and more in chests, 0.93 where a wide picture was squeezed into a
 # square, 0.66 to 0.85 in heads and in lateral planes.
 _TALL, _NOT_WIDE = 0.9, 1.0

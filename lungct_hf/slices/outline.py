@@ -1,4 +1,4 @@
-"""The outline of what is solid in a picture, what lies within it, and the grain: signs of another plane or body part."""
+"""The outline of what is solid in a picture, what lies in it, and the grain: signs of another plane or body part."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _bone_below(body: np.ndarray, white: np.ndarray, depth: int) -> float:
 
 
 def grain(picture: Image.Image, small: np.ndarray) -> float:
-    """How coarse the grain is from left to right, by that from top to bottom: 1 in slices as a scanner makes them.
+    """How much grey bends from row to row, by how much it does from column to column: about 1 as a scanner makes it.
 
     A frontal or lateral plane through thick slices is stretched from top to bottom until its pixels are square, and
     so is its grain: in such pictures it is 0.1 to 0.4. The lesser of the value of the whole picture and of the reduced
