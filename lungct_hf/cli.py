@@ -89,13 +89,23 @@ def push(
     folder: Annotated[Path, typer.Argument(help="A run (runs/NAME) or the model directory in it.")],
     repo: Annotated[str, typer.Argument(help="OWNER/NAME on the Hub; created if it is not there.")],
     private: Annotated[bool, typer.Option("--private", help="Create the repo as a private one.")] = False,
-    message: Annotated[str, typer.Option(help="The commit's message.")] = "Push a lungct_hf model",
+    message: Annotated[str, typer.Option("--message", "-m", help="The commit's message.")] = "Push a lungct_hf model",
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead of committing.")] = False,
+    allow: Annotated[
+        list[str] | None, typer.Option("--allow", help="Push in spite of a refusal, by its code. Repeatable.")
+    ] = None,
 ) -> None:
-    """Put a trained model on the Hub as one commit. The token comes from HF_TOKEN or `hf auth login`."""
-    from .hub import ModelRepo, push_folder
+    """Put a trained model on the Hub as one commit, after the checks of contents that a release makes (exit code 3).
 
-    result = push_folder(ModelRepo.in_folder(folder).path, repo, message=message, private=private, create_pr=create_pr)
+    The token comes from HF_TOKEN or `hf auth login`.
+    """
+    from .hub import ModelRepo, push_folder
+    from .hub.push import require_write_token
+    from .release.prepare import check_contents
+
+    model = ModelRepo.in_folder(folder)
+    check_contents(model, message, require_write_token(repo), tuple(allow or ()))
+    result = push_folder(model.path, repo, message=message, private=private, create_pr=create_pr)
     typer.echo(f"{result.url}\ncommit {result.commit_sha}{'' if result.changed else ' (nothing had changed)'}")
 
 

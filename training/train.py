@@ -58,7 +58,8 @@ with exit_on_error():  # whatever a user can act on is one sentence, not a trace
     from lungct_hf.fit.schedule import Schedule
     from lungct_hf.fit.stopping import StopRequest
     from lungct_hf.fit.tracking import CsvTracker
-    from lungct_hf.hub import push_folder, require_write_token
+    from lungct_hf.hub import ModelRepo, push_folder, require_write_token
+    from lungct_hf.release.prepare import check_contents
 
 
 class Learned(NamedTuple):
@@ -89,6 +90,7 @@ def main(options: Options) -> int:
             state.print(f"Continue with: --resume {options.run}")
         elif state.is_main_process and options.push_to_hub:
             model, message = options.run / "model", "Train a lungct_hf model"
+            check_contents(ModelRepo.in_folder(model), message, require_write_token(options.push_to_hub))
             result = push_folder(model, options.push_to_hub, message=message, private=options.private)
             print(f"Pushed {result.url} at {result.commit_sha}")
     state.destroy_process_group()

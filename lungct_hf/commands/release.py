@@ -32,6 +32,14 @@ def release(
     create_pr: Annotated[
         bool, typer.Option("--create-pr", help="Open a pull request; tag it after the merge.")
     ] = False,
+    sign: Annotated[
+        Path | None,
+        typer.Option("--sign", help="A private elliptic-curve key (PEM) to sign the seal over every file with."),
+    ] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option("--license", help="The licence of the weights, as the Hub names it. Default: the repo's so far."),
+    ] = None,
     space: Annotated[str | None, typer.Option(help="Afterwards pin this Space to the version and restart it.")] = None,
 ) -> None:
     """Publish a run as a version: evidence rebuilt, gate, one commit, hashes and answers confirmed, tag.
@@ -50,16 +58,19 @@ def release(
     from ..hub.push import require_write_token
     from ..release.publish import Order, carry_out, plan_release
     from ..release.reasons import check_allowed, refuse
+    from ..release.seal import check_private_key
     from ..release.show import card_lines, difference_lines, plan_lines
     from ..release.version import Version
 
     number, allowed = Version.parse(version), tuple(allow or ())
     check_allowed(allowed)
+    if sign is not None:
+        check_private_key(sign)
     for name in filter(None, (repo, space)):
         check_repo_id(name)
     token = usable_token(None) if dry_run else require_write_token(repo)
     disable_progress_bars()
-    order = Order(repo, number, message, allowed, private, gated, create_pr)
+    order = Order(repo, number, message, allowed, private, gated, create_pr, sign, licence)
     with tempfile.TemporaryDirectory(prefix="lungct-release-") as scratch:
         typer.echo(f"Rebuilding the evidence of {run.name} and scoring the canaries ...", err=True)
         plan = plan_release(run, order, Path(scratch), token)
@@ -79,5 +90,5 @@ def release(
     if space:
         from ..release.space import pin_space
 
-        pin_space(space, outcome.repo_id, str(outcome.tag), token, typer.echo)
+        pin_space(space, outcome.repo_id, outcome.commit, token, typer.echo)
     typer.echo(f"Anyone can check it: lungct verify {outcome.repo_id}@{outcome.tag}")

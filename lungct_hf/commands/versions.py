@@ -60,6 +60,7 @@ def rollback(
     repo: Annotated[str, typer.Argument(help="OWNER/NAME on the Hub.")],
     version: Annotated[str, typer.Argument(help="The version to bring back, X.Y.Z.")],
     message: Annotated[str, typer.Option("--message", "-m", help="Why, for the commit and CHANGELOG.md.")] = "",
+    sign: Annotated[Path | None, typer.Option("--sign", help="A private key (PEM) to sign the seal with.")] = None,
     space: Annotated[str | None, typer.Option(help="Afterwards pin this Space to it and restart it.")] = None,
 ) -> None:
     """Bring an earlier version back: a new commit with its content, tagged vX.Y.Z+rollback.N; nothing is deleted."""
@@ -67,18 +68,21 @@ def rollback(
 
     from ..hub.failures import check_repo_id
     from ..hub.push import require_write_token
+    from ..release.seal import check_private_key
     from ..release.space import pin_space
     from ..release.version import Version
     from ..release.versions import roll_back
 
     number = Version.parse(version)
+    if sign is not None:
+        check_private_key(sign)
     for name in filter(None, (repo, space)):
         check_repo_id(name)
     disable_progress_bars()
     token = require_write_token(repo)
-    tag, _ = roll_back(repo, number, token, typer.echo, message=message)
+    _, commit = roll_back(repo, number, token, typer.echo, message=message, key=sign)
     if space:
-        pin_space(space, repo, tag, token, typer.echo)
+        pin_space(space, repo, commit, token, typer.echo)
 
 
 def compare(

@@ -71,6 +71,17 @@ def merged(ours: str, theirs: str) -> str:
     return f"{ours.strip()}\n\n{theirs.strip()}"
 
 
+def joined(ours: bytes, theirs: bytes | None, repo_id: str) -> bytes:
+    """The card `ours` as it is published in `repo_id`, with the author's text of the README on the Hub, `theirs`."""
+    text = ours.decode("utf-8", "replace")
+    card, kept = text.replace(PLACEHOLDER, repo_id) if SIGNATURE in text else text, author_text(text)
+    if theirs is not None:
+        kept = merged(kept, foreign_text(theirs.decode("utf-8", "replace")))
+    if kept != author_text(card):
+        card = with_author_text(card, kept)
+    return card.encode() if card != text else ours
+
+
 def _pattern(body: str) -> re.Pattern[str]:
     return _BLOCK if START in body else _ORPHAN
 

@@ -26,6 +26,7 @@ from .author import PLACEHOLDER, author_text, with_author_text
 from .external import external_facts
 from .model_repo import CARD, EVAL_RESULTS, ModelRepo
 
+DEFAULT_LICENCE = "apache-2.0"  # of models whose release did not say, as of this package
 METRICS = {
     "balanced_accuracy": "Balanced accuracy",
     "accuracy": "Accuracy",
@@ -49,7 +50,7 @@ def render_card(model: str | Path | ModelRepo, repo_id: str | None = None) -> st
     labels, architecture = classes.names, str(config.get("architecture", "MobileNetV2"))
     data = wording.data_facts(provenance.get("data") or {})
     card = ModelCard.from_template(
-        card_data=_metadata(config, provenance, data, metrics, classes),
+        card_data=_metadata(config, contract, data, metrics, classes),
         template_str=_template(),
         repo_id=repo_id or PLACEHOLDER,
         architecture=architecture,
@@ -130,7 +131,7 @@ def render_eval_results(model: str | Path | ModelRepo) -> str | None:
 
 def _metadata(
     config: dict[str, Any],
-    provenance: dict[str, Any],
+    contract: dict[str, Any],
     data: dict[str, Any],
     metrics: dict[str, Any] | None,
     classes: Classes,
@@ -153,7 +154,7 @@ def _metadata(
         )
     tags = ["lungct_hf", "timm", "image-classification", "medical", "ct", "lung", "not-a-medical-device"]
     return ModelCardData(
-        license="apache-2.0",
+        license=(contract.get("release") or {}).get("license") or DEFAULT_LICENCE,
         library_name="transformers",
         pipeline_tag="image-classification",
         tags=tags + (["synthetic-data"] if data["phantom"] else []),

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -123,6 +125,43 @@ def is_passing(error: BaseException) -> bool:
 def rest(attempt: int) -> None:
     """Wait before the next attempt, longer each time."""
     time.sleep(PAUSE * 2 ** (attempt - 1))
+
+
+class Waiting(logging.Filter):
+    """Turns the client's many lines on attempts that failed into one on stderr now and then, without an address.
+
+    with Waiting("uploading"):
+        api.create_commit(...)
+    """
+
+    EVERY = 20.0  # seconds between two lines
+    _SPEAKER = "huggingface_hub.utils._http"
+    _STATUS = re.compile(r"HTTP Error (\d+)")
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self._what, self._failed, self._said, self._why = what, 0, float("-inf"), "the connection failed"
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if " thrown while requesting " not in text:
+            return False
+        self._failed += 1
+        found = self._STATUS.match(text)
+        self._why = f"it answers {found[1]}" if found else "the connection fails"
+        now = time.monotonic()
+        if now - self._said >= self.EVERY:
+            self._said = now
+            times = "once" if self._failed == 1 else f"{self._failed} times"
+            sys.stderr.write(f"{constants.ENDPOINT}, {self._what}: {self._why} ({times}); trying again ...\n")
+        return False
+
+    def __enter__(self) -> Waiting:
+        logging.getLogger(self._SPEAKER).addFilter(self)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        logging.getLogger(self._SPEAKER).removeFilter(self)
 
 
 def patiently(call: Callable[[], T], *, attempts: int = 3) -> T:

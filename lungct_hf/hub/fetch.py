@@ -15,7 +15,7 @@ from huggingface_hub.utils import filter_repo_objects
 
 from ..errors import LungCTError
 from ..files import sha256_of
-from .failures import HUB_ERRORS, Target, check_repo_id, explain, is_passing, patiently, usable_token
+from .failures import HUB_ERRORS, Target, Waiting, check_repo_id, explain, is_passing, patiently, usable_token
 from .model_repo import COMMIT, ModelRepo, split_revision
 
 logger = logging.getLogger("lungct_hf")
@@ -107,8 +107,8 @@ def _download(api: HfApi, target: Target, commit: str, cache: Path | None, patte
     wanted = [files[name] for name in filter_repo_objects(sorted(files), allow_patterns=patterns)]
 
     def fetch() -> Path:
-        return Path(
-            snapshot_download(
+        with Waiting(f"fetching {target.repo_id}"):
+            found = snapshot_download(
                 target.repo_id,
                 revision=commit,
                 cache_dir=cache,
@@ -116,7 +116,7 @@ def _download(api: HfApi, target: Target, commit: str, cache: Path | None, patte
                 token=target.token if target.token is not None else False,
                 endpoint=api.endpoint,
             )
-        )
+        return Path(found)
 
     path = patiently(fetch, attempts=2)
     if target.revision:

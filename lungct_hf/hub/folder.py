@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from ..errors import LungCTError, RefusedError
 
-PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+# Endings of pickles, packed or not: who loads one runs what it holds.
+PICKLE = re.compile(r"(?i)\.(?:bin|pt|pth|pkl|pickle|ckpt|joblib|dill)(?:\.(?:gz|bz2|xz|zst|z|lz4|zip))?$")
 
 
 def files_to_publish(folder: Path) -> dict[str, Path]:
     """Path in the repo -> file, sorted; refuses a folder that is missing, empty, or holds pickles."""
     found = list_files(folder)
     refuse_links(folder, found)
-    pickles = [name for name in found if name.lower().endswith(PICKLES)]
+    pickles = [name for name in found if PICKLE.search(name)]
     if pickles:
         raise RefusedError(
             f"{folder} holds {', '.join(pickles[:5])}: pickled weights can run code on the machine that loads them, "

@@ -23,6 +23,8 @@ logger = logging.getLogger("lungct_hf")
 
 CONFIG, LUNGCT, WEIGHTS = "config.json", "lungct.json", "model.safetensors"
 CARD, CHANGELOG, EVAL_RESULTS = "README.md", "CHANGELOG.md", ".eval_results/lungct.yaml"
+GITATTRIBUTES = ".gitattributes"  # the Hub writes it into every repo; nothing that loads a model reads it
+SEAL, ATTESTATION = "seal.json", "attestation.json"  # what a release says of every file, and how it was made
 METRICS, PREDICTIONS, SPLIT = "evaluation/metrics.json", "evaluation/predictions.parquet", "evaluation/split.csv"
 EXTERNAL, EXTERNAL_FOLDER = "evaluation/external.json", "evaluation/external"  # tests on other data
 MODEL = (CONFIG, LUNGCT, WEIGHTS)  # without these there is none

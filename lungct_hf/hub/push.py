@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import warnings
 from collections import Counter
+from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +18,28 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
 from ..errors import LungCTError
-from .author import PLACEHOLDER, SIGNATURE, author_text, foreign_text, merged, with_author_text
-from .failures import HUB_ERRORS, Target, check_repo_id, explain, is_passing, patiently, rest, status_of, usable_token
+from .author import joined
+from .failures import (
+    HUB_ERRORS,
+    Target,
+    Waiting,
+    check_repo_id,
+    explain,
+    is_passing,
+    patiently,
+    rest,
+    status_of,
+    usable_token,
+)
 from .fetch import git_blob_id, matches
 from .folder import files_to_publish
+from .model_repo import ATTESTATION, SEAL
 
 logger = logging.getLogger("lungct_hf")
 
 # A push replaces the model, so evidence of the model that was there before would be false. What else a person has put
 # into the repository is theirs.
-EVIDENCE = ("evaluation/", "onnx/", ".eval_results/", "canaries/")
+EVIDENCE = ("evaluation/", "onnx/", ".eval_results/", "canaries/", SEAL, ATTESTATION)
 ATTEMPTS = 4
 _MOVED = 412
 _THREADS = 5  # that upload, as many as the client takes by itself
@@ -102,6 +115,11 @@ def require_write_token(repo_id: str, token: str | None = None) -> str:
             f"`hf auth login`, or set HF_TOKEN to a token from {constants.ENDPOINT}/settings/tokens"
         )
     return access
+
+
+def stays(name: str, local: Collection[str]) -> bool:
+    """Whether a push of the files `local` leaves the file `name` of the repo as it is, being somebody's own."""
+    return name not in local and not name.startswith(EVIDENCE) and not name.endswith(".safetensors")
 
 
 def ensure_repo(api: HfApi, target: Target, private: bool) -> str:
@@ -192,24 +210,21 @@ def _plan(api: HfApi, target: Target, head: str, local: dict[str, Path]) -> _Pla
     remote = _tree(api, target, head)
     contents: dict[str, Path | bytes] = dict(local)
     if "README.md" in local:
-        ours = local["README.md"].read_bytes().decode("utf-8", "replace")
-        card, text = ours.replace(PLACEHOLDER, target.repo_id) if SIGNATURE in ours else ours, author_text(ours)
-        if "README.md" in remote:
-            text = merged(text, foreign_text(_remote_readme(api, target, head, remote["README.md"])))
-        if text != author_text(card):
-            card = with_author_text(card, text)
-        contents["README.md"] = card.encode() if card != ours else local["README.md"]
+        ours = local["README.md"].read_bytes()
+        theirs = _remote_readme(api, target, head, remote["README.md"]) if "README.md" in remote else None
+        card = joined(ours, theirs, target.repo_id)
+        contents["README.md"] = card if card != ours else local["README.md"]
     files = {n: c for n, c in contents.items() if n not in remote or not _is_there(c, remote[n])}
-    stale = [n for n in remote if n not in local and (n.startswith(EVIDENCE) or n.endswith(".safetensors"))]
+    stale = [n for n in remote if n not in local and not stays(n, local)]
     return _Plan(head, files, sorted(stale))
 
 
-def _remote_readme(api: HfApi, target: Target, head: str, entry: RepoFile) -> str:
+def _remote_readme(api: HfApi, target: Target, head: str, entry: RepoFile) -> bytes:
     with TemporaryDirectory() as scratch:
         path = patiently(lambda: api.hf_hub_download(target.repo_id, "README.md", revision=head, cache_dir=scratch))
         if not matches(Path(path), entry):
             logger.debug("README.md does not have the git id that %s states", api.endpoint)
-        return Path(path).read_bytes().decode("utf-8", "replace")
+        return Path(path).read_bytes()
 
 
 def _is_there(content: Path | bytes, entry: RepoFile) -> bool:
@@ -256,6 +271,7 @@ def _send(
         threads = 1 if plain and max(sizes.values(), default=1) > 1 else _THREADS
         if plain and _uses_xet():
             stack.enter_context(_quiet("huggingface_hub._commit_api"))
+        stack.enter_context(Waiting(f"uploading to {target.repo_id}"))
         info = api.create_commit(
             target.repo_id,
             [*adds, *(CommitOperationDelete(name, is_folder=False) for name in plan.stale)],

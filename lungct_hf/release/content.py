@@ -1,17 +1,37 @@
-"""What must not be among the files of a release: pickles, secrets, and anything that names a patient."""
+"""What must not be among the files of a release: pickles, code, secrets, and anything that names a patient."""
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
+import json
+import lzma
+import pickletools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from ..hub.folder import PICKLES
+from ..hub.folder import PICKLE
+from ..hub.model_repo import EVAL_RESULTS
 from ..known_sets import known_sets
 from .reasons import Reason
 
 _PICKLE_START = re.compile(rb"\x80[\x02-\x05][\x95}\]\(cX\x8c]")
-_ZIP_PICKLE = re.compile(rb"(?:data|archive/data|model/data)\.pkl")
+_PICKLE_OPCODES = 4  # fewer are found in prose: "No." would be a pickle
+_LOOKED_AT = 2**20  # bytes of a file, packed or not, by which it is told
+_PACKED: dict[bytes, Callable[[Path], Any]] = {
+    b"\x1f\x8b": lambda path: gzip.open(path),
+    b"BZh": lambda path: bz2.open(path),
+    b"\xfd7zXZ\x00": lambda path: lzma.open(path),
+}
+_CODE = re.compile(
+    r"(?i)\.(?:py[cdwx]?|ipynb|so(?:\.\d+)*|dll|dylib|exe|com|bat|cmd|ps1|sh|bash|zsh|js|mjs|ts|wasm|jar|class|rb|pl|"
+    r"lua|php|r|whl|egg|deb|rpm|msi|app|dmg|html?|svg|pkg)$"
+)
+_CODE_START = (b"#!", b"\x7fELF", b"MZ\x90\x00", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
 _SECRETS = {
     "a Hugging Face token": rb"\bhf_[A-Za-z0-9]{20,}",
     "a GitHub token": rb"\b(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{30,})",
@@ -22,9 +42,11 @@ _SECRETS = {
     "an OpenAI or Anthropic key": rb"\bsk-(?:ant-|proj-)?[A-Za-z0-9_-]{32,}",
     "a PyPI or npm token": rb"\b(?:pypi-AgE[A-Za-z0-9_-]{40,}|npm_[A-Za-z0-9]{36})",
     "a Weights & Biases key": rb"(?i)wandb[_-]?api[_-]?key[\"' ]*[:=][\"' ]*[0-9a-f]{40}",
+    "a JSON web token": rb"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
     "a private key": rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----",
     "a password in an address": rb"\b[a-z][a-z0-9+.-]*://[^\s/:@\"']+:[^\s/:@\"']{3,}@",
 }
+KINDS = len(_SECRETS)
 _SECRET_FILES = re.compile(r"(?i)(?:^|/)(?:\.?env|\.?netrc|\.?git-credentials|id_(?:rsa|dsa|ecdsa|ed25519)|.*\.pem)$")
 _DICOM_FILE = re.compile(r"(?i)\.(?:dcm|dicom|ima)$")
 # Names of elements that identify a person, as pydicom and exports write them, and their numbers.
@@ -43,13 +65,44 @@ _NO_NAMES = frozenset(
 _TEXT_SUFFIXES = {".json", ".csv", ".txt", ".md", ".yaml", ".yml", ".tsv", ".log", ".xml", ".html"}
 
 
+def reasons(
+    files: Mapping[str, Path], ids: Iterable[str] = (), classes: Iterable[str] = (), *, token: str | None = None
+) -> list[Reason]:
+    """What speaks against publishing `files`; `ids` of slices in them, names of the `classes`, one's own `token`."""
+    found = pickles(files) + code(files) + secrets(files, token) + other_results(files)
+    return found + patient_data(files, ids, classes)
+
+
 def pickles(files: Mapping[str, Path]) -> list[Reason]:
-    """Files that unpickling would run, by suffix and by their first bytes."""
-    named = [name for name in files if name.lower().endswith(PICKLES)]
-    hidden = [name for name, path in files.items() if name not in named and _is_pickle(path)]
+    """Files that unpickling would run, by suffix and by what they, or what is packed in them, begin with.
+
+    Arrays of objects (.npy, .npz) are pickles as well.
+    """
+    found = [name for name, path in files.items() if PICKLE.search(name) or _is_pickle(path)]
     return [
         Reason("pickle", f"{name} can run code on the machine that loads it. Keep the weights as safetensors")
-        for name in [*named, *hidden]
+        for name in found
+    ]
+
+
+def code(files: Mapping[str, Path]) -> list[Reason]:
+    """Programs and libraries, by suffix and first bytes, and configurations that make a loader run some."""
+    found = []
+    for name, path in files.items():
+        if _CODE.search(name) or _begins(path).startswith(_CODE_START):
+            found.append(Reason("code", f"{name} is a program, and a model needs none. Keep it in another repository"))
+        elif path.suffix.lower() == ".json" and (key := _names_code(path)):
+            found.append(Reason("code", f'{name} holds "{key}", by which a loader runs code. Remove the entry'))
+    return found
+
+
+def other_results(files: Mapping[str, Path]) -> list[Reason]:
+    """Files of results that this package did not write, which the Hub would show as this model's."""
+    folder = EVAL_RESULTS.partition("/")[0]
+    return [
+        Reason("metrics-mismatch", f"{name} holds results that follow from nothing here. Remove the file")
+        for name in files
+        if name.startswith(f"{folder}/") and name != EVAL_RESULTS
     ]
 
 
@@ -131,12 +184,91 @@ def _pairs(text: str, words: frozenset[str]) -> Iterator[tuple[str, str]]:
             yield match[1], match[2]
 
 
-def _is_pickle(path: Path) -> bool:
+def _begins(path: Path, length: int = 16) -> bytes:
     with path.open("rb") as stream:
-        start = stream.read(4)
-        if start.startswith(b"PK\x03\x04"):
-            return bool(_ZIP_PICKLE.search(path.read_bytes()))
-    return bool(_PICKLE_START.match(start))
+        return stream.read(length)
+
+
+def _names_code(path: Path) -> str | None:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    return next((key for key in _keys(record) if key in ("auto_map", "custom_pipelines")), None)
+
+
+def _keys(value: Any) -> Iterator[str]:
+    """The keys of all objects in a JSON value."""
+    todo = [value]
+    while todo:
+        inner = todo.pop()
+        if isinstance(inner, dict):
+            yield from inner
+            todo += inner.values()
+        elif isinstance(inner, list):
+            todo += inner
+
+
+def _is_pickle(path: Path) -> bool:
+    start = _begins(path)
+    if start.startswith(b"PK\x03\x04"):
+        return _holds_pickle(path)
+    for magic, unpack in _PACKED.items():
+        if start.startswith(magic):
+            try:
+                with unpack(path) as stream:
+                    return _unpickles(stream.read(_LOOKED_AT))
+            except (OSError, EOFError, lzma.LZMAError):
+                return False
+    with path.open("rb") as stream:
+        return _unpickles(stream.read(_LOOKED_AT))
+
+
+def _holds_pickle(path: Path) -> bool:
+    """Whether a zip archive, as torch and numpy write them, has a pickle among its members."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                if PICKLE.search(member.filename) and not member.filename.endswith(".bin"):
+                    return True
+                with archive.open(member) as stream:
+                    if _unpickles(stream.read(_LOOKED_AT)):
+                        return True
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError):
+        return False
+    return False
+
+
+def _unpickles(content: bytes) -> bool:
+    """Whether `content` begins with a pickle of any protocol, or is an array of objects."""
+    if content.startswith(b"\x93NUMPY"):
+        return _array_of_objects(content)
+    if _PICKLE_START.match(content):
+        return True
+    operations, calls = 0, False
+    try:
+        # Protocols 0 and 1 have no first bytes of their own: what can be read as one up to its end is taken for one.
+        for opcode, argument, place in pickletools.genops(content):
+            operations += 1
+            calls |= opcode.name in ("GLOBAL", "INST") and bool(re.fullmatch(r"[\w.]+ [\w.]+", str(argument)))
+            if opcode.name == "STOP":
+                ends = not content[(place or 0) + 1 :].strip()
+                return operations >= _PICKLE_OPCODES and (calls or ends)
+    except Exception:  # whatever its reader raises, so would a loader
+        return False
+    return False
+
+
+def _array_of_objects(content: bytes) -> bool:
+    from numpy.lib import format as npy
+
+    stream = io.BytesIO(content)
+    try:
+        version = npy.read_magic(stream)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        return bool(read(stream)[2].hasobject)
+    except (ValueError, SyntaxError, TypeError):
+        return True  # numpy cannot read it either, and who knows what another reader makes of it
 
 
 def _is_dicom(path: Path) -> bool:

@@ -7,6 +7,7 @@ import io
 import re
 import zipfile
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi, constants
 from huggingface_hub.errors import RepositoryNotFoundError
@@ -15,9 +16,10 @@ from huggingface_hub.hf_api import RepoFile
 from ..errors import LungCTError, UsageError
 from ..hub.failures import HUB_ERRORS, Target, explain, is_passing, patiently, rest, status_of
 from ..hub.fetch import git_blob_id
-from ..hub.model_repo import LUNGCT, ModelRepo, split_revision
+from ..hub.model_repo import COMMIT, LUNGCT, ModelRepo, split_revision
 from ..resources import shipped
 from .space import pin_space
+from .version import Version
 from .wheel import build_wheel, folder_files
 
 Say = Callable[[str], None]
@@ -35,20 +37,27 @@ def deploy_space(space: str, model: str, token: str, say: Say, *, private: bool 
     LungCTError when the model or the Space cannot be used, or when it is public and `private` is asked for.
     """
     repo_id, revision = split_revision(model)
-    if revision is None:
+    if revision is None or not (COMMIT.fullmatch(revision) or Version.of_tag(revision)):
+        named = "names no revision" if revision is None else f"names {revision}, which is no version and no commit"
         raise UsageError(
-            f"{model} names no revision, and main may change under a running Space. Fix: {model}@vX.Y.Z (see `lungct "
-            f"versions {model}`)."
+            f"{model} {named}, and what it is may change under a running Space. Fix: {repo_id}@vX.Y.Z (see `lungct "
+            f"versions {repo_id}`)."
         )
-    ModelRepo.open(repo_id, revision, token=token, files=[LUNGCT]).need(LUNGCT)  # fails here, not in the Space
+    found = ModelRepo.open(repo_id, revision, token=token, files=[LUNGCT]).need(LUNGCT)  # fails here, not in the Space
     api = HfApi(endpoint=constants.ENDPOINT, token=token)
     target = Target(f"spaces/{space}", constants.DEFAULT_REVISION, token, writing=True)
     try:
         hidden = _ensure(api, space, private)
         committed = _upload(api, space, _files(space, repo_id, hidden), say)
+        if patiently(lambda: api.repo_info(repo_id)).private:
+            say(
+                f"{repo_id} is private, so the Space can only show it with a secret: set HF_TOKEN, a token with the "
+                f"read role, at {constants.ENDPOINT}/spaces/{space}/settings"
+                + ("" if hidden else ". The Space is public: everybody will be able to ask the model")
+            )
     except HUB_ERRORS as error:
         raise explain(error, target) from None
-    return pin_space(space, repo_id, revision, token, say, restart=committed) or committed
+    return pin_space(space, repo_id, str(found.revision), token, say, restart=committed) or committed
 
 
 def _ensure(api: HfApi, space: str, private: bool) -> bool:
@@ -77,11 +86,10 @@ def _ensure(api: HfApi, space: str, private: bool) -> bool:
 def _files(space: str, repo_id: str, hidden: bool) -> dict[str, bytes]:
     """{path: content} of the whole Space."""
     wheel, content = build_wheel()
-    files = folder_files(shipped("space")) | {wheel: content}
+    files = folder_files(shipped("space"))
     text = files["requirements.txt"].decode()
-    if hidden:
-        # The builder of a private Space has no token to fetch the wheel with, so the package lies beside app.py.
-        files |= _unpacked(content)
+    # The builder of a private Space has no token to fetch the wheel with, so the package lies beside app.py.
+    files |= _unpacked(content) if hidden else {wheel: content}
     files["requirements.txt"] = _requirements(text, space, wheel, content, hidden).encode()
     card = files["README.md"].decode()
     files["README.md"] = re.sub(r"(?m)^models:.*$", f"models: [{repo_id}]", card, count=1).encode()
@@ -118,8 +126,20 @@ def _needed(content: bytes, extras: str) -> list[str]:
         rule, _, marker = (part.strip() for part in need.partition(";"))
         extra = re.search(r"extra\s*==\s*['\"]([\w-]+)['\"]", marker)
         if (extra is None or extra[1] in wanted) and not rule.startswith(("lungct", *_BOUNDED)):
-            lines.append(rule if extra or not marker else f"{rule} ; {marker}")
+            lines.append(_bounded(rule) if extra or not marker else f"{_bounded(rule)} ; {marker}")
     return sorted(set(lines))
+
+
+def _bounded(rule: str) -> str:
+    """A requirement that ends below the next major version of what is installed here, where it says no end itself."""
+    if "<" in rule or "==" in rule or "~=" in rule:
+        return rule
+    name = re.match(r"[\w.-]+", rule)
+    try:
+        major = int(version(name[0] if name else "").split(".")[0])
+    except (PackageNotFoundError, ValueError):
+        return rule
+    return f"{rule},<{major + 1}"
 
 
 def _unpacked(content: bytes) -> dict[str, bytes]:

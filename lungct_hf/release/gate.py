@@ -38,6 +38,8 @@ def judge(prepared: Prepared, version: Version, remote: Remote, last: Last | Non
     if last is None:
         notes.append("There is no earlier version to compare with.")
         return reasons, notes
+    if remote.unfinished is not None:
+        notes.append(f"{last.tag} was published as {last.sha[:7]} and never came to its tag; it counts all the same.")
     try:
         former = read_evidence(last.repo, replicates=_FEW_DRAWS)
         if changed := list(_classes(prepared.evidence.classes, former.classes, last.tag, notes)):
@@ -71,7 +73,12 @@ def _versions(version: Version, remote: Remote) -> Iterator[Reason]:
         )
         return
     newest = max((found for found in remote.versions), default=None)
-    if newest is not None and (version.major, version.minor, version.patch) <= (
+    begun = Version.of_tag(remote.unfinished[0]) if remote.unfinished else None
+    if begun is not None and version < Version(begun.major, begun.minor, begun.patch):
+        yield Reason(
+            "version-not-greater", f"{version.number} is below {begun.tag}, which was published and never tagged"
+        )
+    elif newest is not None and (version.major, version.minor, version.patch) <= (
         newest.major,
         newest.minor,
         newest.patch,

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import LungCTError, brief
-from ..hub.model_repo import ModelRepo
+from ..hub.model_repo import SEAL, ModelRepo
 
 Loader = Callable[[Path, Sequence[Image.Image]], np.ndarray]
 
@@ -111,11 +111,16 @@ def main(repo: str, commit: str) -> None:
     """
     from .canaries import read_canaries
     from .record import file_hashes
+    from .seal import changes, every_file, hashes, read_seal
 
     with tempfile.TemporaryDirectory(prefix="lungct-back-") as cache:
         fetched = ModelRepo.open(repo, commit, cache_dir=cache)
         here, listed = file_hashes(fetched), (fetched.release or {}).get("files") or {}
         wrong = sorted(name for name, digest in listed.items() if here.get(name) != digest)
+        if fetched.has(SEAL):
+            found_seal = read_seal(fetched.file(SEAL))
+            sealed = changes(found_seal, hashes(every_file(fetched.path, downloaded=False)))
+            wrong = sorted({*wrong, *sealed.changed, *sealed.added, *sealed.missing})
         canaries = read_canaries(fetched.path)
         # The gate asked every loader about these very bytes. Whether they arrived, the first one can say.
         first = next(iter(loaders(fetched)), "lungct_hf")

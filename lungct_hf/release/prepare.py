@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,18 @@ import numpy as np
 
 from ..files import sha256_of, write_atomic, write_json
 from ..hub import write_card, write_eval_results
+from ..hub.author import joined
 from ..hub.folder import refuse_links
-from ..hub.model_repo import CHANGELOG, LUNGCT, METRICS, WEIGHTS, ModelRepo
+from ..hub.model_repo import ATTESTATION, CARD, CHANGELOG, LUNGCT, METRICS, SEAL, SPLIT, WEIGHTS, ModelRepo
 from . import content, evidence
+from .attestation import write_attestation
 from .canaries import Canaries, deviations, draw_canaries, images_of, read_canaries, write_canaries
 from .evidence import Evidence
 from .external import external_reasons
 from .loaders import score
-from .reasons import Reason
+from .reasons import Reason, check_allowed, refuse, sift
 from .record import Record, content_hash, file_hashes, write_record
+from .seal import check_private_key, every_file, write_seal
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +50,38 @@ def inspect(run: Path, *, token: str | None = None) -> tuple[Evidence, list[Reas
     found = evidence.read_evidence(model)
     ids = [str(value) for column in ("id", "group") for value in found.table[column].to_pylist()]
     ids += [*found.split.ids.tolist(), *found.split.groups.tolist()]
-    reasons = content.pickles(files) + content.secrets(files, token) + content.patient_data(files, ids, found.classes)
+    reasons = content.reasons(files, ids, found.classes, token=token)
     reasons += evidence.manifest_reasons(found) + evidence.metrics_reasons(found) + evidence.rule_reasons(found)
     reasons += evidence.operating_reasons(found) + external_reasons(model)
     reasons += evidence.card_reasons(model, [(model.release or {}).get("repo")])
     return found, reasons + evidence.eval_results_reasons(model)
+
+
+def check_contents(model: ModelRepo, message: str, token: str | None, allowed: Sequence[str] = ()) -> None:
+    """Refuse to publish what a release would refuse by what is in the files alone, without judging any figure.
+
+    Raises RefusedError with one line for each reason whose code is not among the `allowed`, UsageError for a code that
+    cannot be.
+    """
+    check_allowed(allowed)
+    files = model.files
+    refuse_links(model.path, files)
+    ids = [str(value) for name in ("id", "group") for value in _column(model, name)]
+    reasons = content.reasons(files, ids, model.classes, token=token)
+    reasons += content.secrets_in_text(message, "the message", token)
+    if model.has(CARD):
+        reasons += evidence.card_reasons(model, [(model.release or {}).get("repo")])
+    refuse(sift(reasons, allowed)[0], "push")
+
+
+def _column(model: ModelRepo, name: str) -> list[Any]:
+    """One column of the stored split, which names every slice; [] where there is none."""
+    import csv
+
+    if not model.has(SPLIT):
+        return []
+    with model.file(SPLIT).open(encoding="utf-8", newline="") as stream:
+        return [row.get(name) or "" for row in csv.DictReader(stream)]
 
 
 def prepare(run: Path, scratch: Path, *, token: str | None = None) -> Prepared:
@@ -63,8 +94,7 @@ def prepare(run: Path, scratch: Path, *, token: str | None = None) -> Prepared:
     for name, path in found.repo.files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / name)
-    if "release" in found.repo.lungct:
-        _without_release(folder, found.repo.lungct)
+    _without_release(folder, found.repo.lungct)
     _rebuild(folder, found)
     canaries, disagreements = _canaries(folder)
     reasons += [Reason("loader-mismatch", sentence) for sentence in disagreements]
@@ -72,17 +102,40 @@ def prepare(run: Path, scratch: Path, *, token: str | None = None) -> Prepared:
     return Prepared(folder, found, canaries, content_hash(ModelRepo(folder)), weights, reasons)
 
 
-def seal(prepared: Prepared, record: Record, changelog: str, repo_id: str) -> None:
-    """Write the release record, the changelog and the final card into the prepared folder."""
-    write_record(prepared.folder, record | {"files": file_hashes(ModelRepo(prepared.folder))})
-    write_atomic(prepared.folder / CHANGELOG, changelog)
-    write_card(prepared.folder, repo_id)
+def seal(
+    folder: Path, record: Record, changelog: str, repo_id: str, there: ModelRepo | None = None, key: Path | None = None
+) -> None:
+    """Write attestation, release record, changelog, final card and, last, the seal into the prepared `folder`.
+
+    `there` holds what stays of the repo as it is now (remote.fetch_kept): those files come under the seal as well, and
+    what an author wrote into the card on the Hub is joined to this one. With a private `key` the seal is signed.
+    """
+    write_attestation(folder)
+    record = {name: value for name, value in record.items() if name != "signer"}
+    record |= {"files": file_hashes(ModelRepo(folder)), "seal": SEAL, "kept": {}}
+    if key is not None:
+        record["signer"] = {"sha256": check_private_key(key)}
+    for name, path in (every_file(there.path, downloaded=False) if there else {}).items():
+        if name == CARD:
+            continue
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / name)
+        record["kept"][name] = sha256_of(path)
+    write_record(folder, record)
+    write_atomic(folder / CHANGELOG, changelog)
+    write_card(folder, repo_id)
+    if there is not None and there.has(CARD):
+        write_atomic(folder / CARD, joined((folder / CARD).read_bytes(), there.file(CARD).read_bytes(), repo_id))
+    write_seal(folder, key)
 
 
 def _without_release(folder: Path, lungct: dict[str, Any]) -> None:
     """A released model may be released again; what its former release said about itself is not part of it."""
-    write_json(folder / LUNGCT, {name: value for name, value in lungct.items() if name != "release"})
-    (folder / CHANGELOG).unlink(missing_ok=True)
+    for name in (SEAL, ATTESTATION):
+        (folder / name).unlink(missing_ok=True)
+    if "release" in lungct:
+        write_json(folder / LUNGCT, {name: value for name, value in lungct.items() if name != "release"})
+        (folder / CHANGELOG).unlink(missing_ok=True)
 
 
 def _rebuild(folder: Path, found: Evidence) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,24 +14,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from huggingface_hub import HfApi, constants
+from huggingface_hub import HfApi, constants, metadata_load
 from huggingface_hub.hf_api import RepoFile
+from yaml import YAMLError
 
 from .. import __version__
-from ..errors import LungCTError
+from ..errors import LungCTError, UsageError
 from ..evaluation import tables
 from ..hub import push_folder
+from ..hub.card import DEFAULT_LICENCE
 from ..hub.failures import HUB_ERRORS, Target, explain, patiently
 from ..hub.model_repo import CARD, CHANGELOG, LUNGCT, ModelRepo
 from ..hub.push import ensure_repo
+from . import content
 from . import remote as hub
 from .canaries import deviations
-from .content import secrets_in_text
 from .gate import judge
 from .prepare import Prepared, prepare, seal
 from .reasons import Reason, check_allowed, refuse, sift
 from .record import Record, with_entry
 from .remote import Last, Remote
+from .seal import every_file
 from .version import Version
 
 Say = Callable[[str], None]
@@ -48,6 +52,8 @@ class Order:
     private: bool = False
     gated: bool = False
     create_pr: bool = False
+    sign: Path | None = None
+    licence: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,12 +96,18 @@ def plan_release(run: Path, order: Order, scratch: Path, token: str | None) -> P
     notes: list[str] = []
     if published is None:
         reasons, notes = judge(prepared, order.version, found, last)
-        reasons += secrets_in_text(order.message, "the message", token)
+        reasons += content.secrets_in_text(order.message, "the message", token)
+        there = hub.fetch_kept(found, prepared.folder, token)
+        if there is not None:
+            reasons += kept_reasons(there, token)
+        licence, said = licence_of(order, there)
+        notes.append(said)
         refusing, overridden = sift(reasons, order.allowed)
         unused = [code for code in order.allowed if code not in {reason.code for reason in overridden}]
         notes += [f"--allow {code} was not needed." for code in unused]
-        record = new_record(order, found, prepared, overridden)
-        seal(prepared, record, _changelog(order, record, prepared, found, token), found.repo_id)
+        record = new_record(order, found, prepared, overridden) | {"license": licence}
+        changelog = _changelog(order, record, prepared, found, token)
+        seal(prepared.folder, record, changelog, found.repo_id, there, order.sign)
     return Plan(order, prepared, found, last, published, refusing, overridden, notes)
 
 
@@ -108,6 +120,8 @@ def carry_out(plan: Plan, token: str, say: Say) -> Outcome:
     if plan.published is not None:
         sha = plan.published
         say(f"{version.tag} was committed before, as {sha[:7]}: finishing that release.")
+        if plan.order.sign and not (hub.record_at(target.repo_id, sha, token) or {}).get("signer"):
+            say("That commit is not signed, and stays so: --sign counts for the next version.")
     else:
         refuse(plan.refusing)
         sha, request = _commit(api, target, plan, say)
@@ -117,6 +131,41 @@ def carry_out(plan: Plan, token: str, say: Say) -> Outcome:
     made = hub.ensure_tag(api, Target(target.repo_id, version.tag, token, writing=True), version.tag, sha)
     say(f"{version.tag} {'now names' if made else 'names'} {sha}.")
     return Outcome(target.repo_id, sha, version.tag)
+
+
+def licence_of(order: Order, there: ModelRepo | None) -> tuple[str, str]:
+    """(licence of the version, a sentence about it): as asked for, else as the card on the Hub says, else the default.
+
+    Raises UsageError for what is no name of a licence.
+    """
+    before = card_licence(there.file(CARD)) if there is not None and there.has(CARD) else None
+    if order.licence is None:
+        if before is not None:
+            return before, f"Licence: {before}, as on the Hub."
+        return DEFAULT_LICENCE, f"Licence: {DEFAULT_LICENCE}, because none was named with --license."
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]{1,40}", order.licence):
+        raise UsageError(
+            f"{order.licence!r} is no licence as the Hub names them. Fix: as in apache-2.0, mit, cc-by-4.0."
+        )
+    changed = f", in place of {before}" if before not in (None, order.licence) else ""
+    return order.licence, f"Licence: {order.licence}{changed}, as asked for."
+
+
+def card_licence(card: Path) -> str | None:
+    """The licence in the metadata of a README, None where it has none."""
+    try:
+        found = metadata_load(card)
+    except (ValueError, YAMLError):
+        return None
+    named = (found or {}).get("license")
+    return str(named) if named else None
+
+
+def kept_reasons(there: ModelRepo, token: str | None) -> list[Reason]:
+    """What speaks against the files that are in the repo already and would be part of the version."""
+    files = every_file(there.path, downloaded=False)
+    found = content.reasons(files, token=token)
+    return [Reason(reason.code, f"in the repo on the Hub {reason.sentence}") for reason in found]
 
 
 def new_record(order: Order, remote: Remote, prepared: Prepared, overridden: list[Reason]) -> Record:

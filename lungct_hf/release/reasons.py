@@ -24,6 +24,7 @@ CODES = {
     "version-not-greater": "the version is not greater than the last one",
     "tag-exists": "the tag of this version names another commit",
     "pickle": "a pickle is among the files",
+    "code": "a program, or a configuration that makes a loader run one, is among the files",
     "secret": "something that looks like an access token or a private key is among the files",
     "patient-data": "a DICOM file, a DICOM tag of a person or a person's name is among the files or ids",
     "metrics-mismatch": "metrics.json does not follow from predictions.parquet",
@@ -34,7 +35,7 @@ CODES = {
     "external-missing": "an outside set that the last version was tested on is not tested any more",
     "card-mismatch": "README.md was edited outside the author's text",
 }
-HARD = ("tag-exists", "pickle", "secret")  # published is published: no override
+HARD = ("tag-exists", "pickle", "code", "secret")  # published is published: no override
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,10 @@ def sift(reasons: Sequence[Reason], allowed: Sequence[str]) -> tuple[list[Reason
     return [r for r in reasons if r.code not in allowed], [r for r in reasons if r.code in allowed]
 
 
-def refuse(reasons: Sequence[Reason]) -> None:
-    """Raise RefusedError with one line per reason, if there is any."""
+def refuse(reasons: Sequence[Reason], what: str = "release") -> None:
+    """Raise RefusedError for `what` is not published, with one line per reason, if there is any."""
     if reasons:
         soft = sorted({reason.code for reason in reasons} - set(HARD))
         hint = f"\nFix the causes, or override with {' '.join(f'--allow {code}' for code in soft)}." if soft else ""
         lines = "\n".join(f"  {reason}" for reason in reasons)
-        raise RefusedError(f"The release is refused:\n{lines}{hint}")
+        raise RefusedError(f"The {what} is refused:\n{lines}{hint}")

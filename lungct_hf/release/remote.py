@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from glob import escape
+from pathlib import Path
 from typing import TypeVar
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.hf_api import RepoFile
 
 from ..errors import LungCTError
 from ..hub.failures import HUB_ERRORS, Target, explain, is_passing, patiently, rest, status_of
-from ..hub.model_repo import CARD, EVIDENCE_FILES, LUNGCT, ModelRepo
-from .record import Record
+from ..hub.model_repo import CARD, CHANGELOG, EVIDENCE_FILES, GITATTRIBUTES, LUNGCT, ModelRepo
+from ..hub.push import stays
+from .record import Record, tag_of_record
 from .version import Version
 
 T = TypeVar("T")
 _KEPT = (*EVIDENCE_FILES, CARD, "canaries/*", ".eval_results/*")
+_TITLES = ("Release v", "Roll back to v")
 _MERGED = "Release {} "  # a merged pull request's title goes on with its number
 
 
@@ -31,7 +36,10 @@ class Last:
 
 @dataclass(frozen=True)
 class Remote:
-    """`tags` {tag: commit} of all versions, `history` (commit, title) of main, newest first; no head: no repo."""
+    """`tags` {tag: commit} of all versions, `history` (commit, title) of main, newest first; no head: no repo.
+
+    `unfinished` (tag, commit): of releases newer than every tagged one, the newest, whose tag is not there yet.
+    """
 
     repo_id: str
     head: str | None = None
@@ -39,6 +47,7 @@ class Remote:
     gated: bool = False
     tags: dict[str, str] = field(default_factory=dict)
     history: list[tuple[str, str]] = field(default_factory=list)
+    unfinished: tuple[str, str] | None = None
 
     @property
     def versions(self) -> list[Version]:
@@ -46,7 +55,9 @@ class Remote:
 
     @property
     def last(self) -> tuple[str, str] | None:
-        """(tag, commit) of the newest commit of main that has a version's tag."""
+        """(tag, commit) of the newest commit of main that a release made, be its tag there or still to come."""
+        if self.unfinished is not None:
+            return self.unfinished
         tag_of = {sha: tag for tag, sha in sorted(self.tags.items(), key=lambda item: Version.of_tag(item[0]) or 0)}
         return next(((tag_of[sha], sha) for sha, _ in self.history if sha in tag_of), None)
 
@@ -78,7 +89,20 @@ def look(api: HfApi, target: Target) -> Remote:
     for tag, sha in tags.items():
         if sha not in known:  # an annotated tag's own id, on servers that give that
             tags[tag] = str(ask(target, lambda tag=tag: api.repo_info(target.repo_id, revision=tag)).sha)  # type: ignore[misc]
-    return Remote(info.id, info.sha, bool(info.private), bool(info.gated), tags, history)
+    found = Remote(info.id, info.sha, bool(info.private), bool(info.gated), tags, history)
+    return replace(found, unfinished=_unfinished(found, target.token))
+
+
+def _unfinished(found: Remote, token: str | None) -> tuple[str, str] | None:
+    """(tag, commit) of a release that main holds and that never came to its tag; a later run must not forget it."""
+    for sha, said in found.history:
+        if sha in found.tags.values():
+            return None
+        if sha == found.head or said.startswith(_TITLES):
+            due = tag_of_record(record_at(found.repo_id, sha, token))
+            if due is not None and due not in found.tags:
+                return due, sha
+    return None
 
 
 def fetch_last(remote: Remote, token: str | None) -> Last | None:
@@ -87,6 +111,25 @@ def fetch_last(remote: Remote, token: str | None) -> Last | None:
         return None
     tag, sha = remote.last
     return Last(tag, sha, ModelRepo.open(remote.repo_id, sha, token=token, files=_KEPT))
+
+
+def fetch_kept(remote: Remote, folder: Path, token: str | None) -> ModelRepo | None:
+    """What is in the repo now and stays there when `folder` is published, and the README that is joined to its card.
+
+    None where there is nothing of the kind. Files that no release wrote are somebody's own.
+    """
+    if remote.head is None:
+        return None
+    api, target = HfApi(endpoint=constants.ENDPOINT, token=token or False), Target(remote.repo_id, remote.head, token)
+    tree = ask(target, lambda: list(api.list_repo_tree(target.repo_id, recursive=True, revision=target.revision)))
+    here = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    there = [entry.path for entry in tree if isinstance(entry, RepoFile)]
+    names = [name for name in there if name != GITATTRIBUTES and name != CHANGELOG and stays(name, here)]
+    names += [CARD] if CARD in there else []
+    if not names:
+        return None
+    found = ModelRepo.open(remote.repo_id, remote.head, token=token, files=map(escape, names), cache_dir=folder.parent)
+    return found
 
 
 def record_at(repo_id: str, revision: str, token: str | None) -> Record | None:

@@ -13,12 +13,13 @@ from typing import Any
 from huggingface_hub import HfApi, constants
 
 from ..errors import LungCTError, UsageError
-from ..hub import push_folder, write_card
+from ..hub import push_folder
 from ..hub.failures import Target
-from ..hub.model_repo import CARD, CHANGELOG, LUNGCT, METRICS, ModelRepo
+from ..hub.model_repo import LUNGCT, METRICS, ModelRepo
 from . import remote as hub
+from .prepare import seal
 from .publish import changelog_at, confirm
-from .record import Record, tag_of_record, with_entry, write_record
+from .record import Record, tag_of_record, with_entry
 from .remote import Remote
 from .version import Version
 
@@ -87,11 +88,14 @@ def _row(found: Remote, tag: str, token: str | None, live: bool) -> Row:
     )
 
 
-def roll_back(repo_id: str, version: Version, token: str, say: Say, *, message: str = "") -> tuple[str, str]:
+def roll_back(
+    repo_id: str, version: Version, token: str, say: Say, *, message: str = "", key: Path | None = None
+) -> tuple[str, str]:
     """Bring `version` back as a new commit on main with the tag vX.Y.Z+rollback.N: (tag, commit).
 
     The old files come back byte for byte with their evidence; the card and lungct.json say that it is a return, and
-    CHANGELOG.md keeps every entry. Interrupted, the same call finishes it. Raises LungCTError, UsageError.
+    CHANGELOG.md keeps every entry, and the seal is made anew, signed with the private `key` where one is given.
+    Interrupted, the same call finishes it. Raises LungCTError, UsageError.
     """
     found = _look(repo_id, token)
     if version.tag not in found.tags:
@@ -105,7 +109,7 @@ def roll_back(repo_id: str, version: Version, token: str, say: Say, *, message: 
     elif found.last is not None and found.last[0] == version.tag and found.head == found.last[1]:
         raise UsageError(f"{version.tag} is what {repo_id} holds now; there is nothing to roll back.")
     else:
-        tag, sha = _bring_back(api, found, version, token, message, say)
+        tag, sha = _bring_back(found, version, token, message, say, key)
     confirm(Target(found.repo_id, sha, token), sha, say)
     made = hub.ensure_tag(api, Target(found.repo_id, tag, token, writing=True), tag, sha)
     say(f"{tag} {'now names' if made else 'names'} {sha}.")
@@ -126,7 +130,9 @@ def _begun(found: Remote, version: Version, token: str) -> tuple[str, str] | Non
     return None
 
 
-def _bring_back(api: HfApi, found: Remote, version: Version, token: str, message: str, say: Say) -> tuple[str, str]:
+def _bring_back(
+    found: Remote, version: Version, token: str, message: str, say: Say, key: Path | None
+) -> tuple[str, str]:
     sha = found.tags[version.tag]
     number = max((v.rollback for v in found.versions if v.number == version.number), default=0) + 1
     tag = Version(version.major, version.minor, version.patch, number).tag
@@ -141,14 +147,15 @@ def _bring_back(api: HfApi, found: Remote, version: Version, token: str, message
     entry.append(f"- The content of {version.tag} again, in place of {replaced}.")
     with tempfile.TemporaryDirectory(prefix="lungct-rollback-") as scratch:
         folder = Path(scratch) / "model"
-        for name, path in snapshot.files.items():
+        for name in [*(record["files"].keys() & snapshot.files.keys()), LUNGCT]:
+            path = snapshot.file(name)
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, folder / name)
-        write_record(folder, record | {"rollback": rollback})
         changelog = with_entry(changelog_at(found, token), tag, today, entry)
-        (folder / CHANGELOG).write_text(changelog, encoding="utf-8")
-        (folder / CARD).unlink(missing_ok=True)  # the author's text that counts is the one on main
-        write_card(folder, found.repo_id)
+        there = hub.fetch_kept(found, folder, token)
+        seal(folder, record | {"rollback": rollback}, changelog, found.repo_id, there, key)
+        if record.get("signer") and key is None:
+            say(f"{version.tag} was signed, and this return of it is not: --sign KEY would.")
         text = f"{_title(version)}\n\n{message}" if message.strip() else _title(version)
         result = push_folder(folder, found.repo_id, message=text, token=token, parent=found.head)
     say(f"One commit holds it: {result.commit_url}")

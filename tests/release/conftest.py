@@ -35,7 +35,7 @@ def sealed(clean_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model directory that a release of the clean run publishes. Not to be written to."""
     prepared = prepare(clean_run, tmp_path_factory.mktemp("sealed"))
     order = Order(REPO, Version.parse("1.0.0"), "The first.")
-    seal(prepared, new_record(order, Remote(REPO), prepared, []), "# Changelog\n", REPO)
+    seal(prepared.folder, new_record(order, Remote(REPO), prepared, []), "# Changelog\n", REPO)
     return prepared.folder
 
 

@@ -146,7 +146,7 @@ def test_the_way_back(world: World) -> None:
     lungct(world, "rollback", REPO, "1.0.0", "-m", "The new one sees ghosts.")
     new = hub.files(REPO)
     changed = {name for name in old | new if old.get(name) != new.get(name)}
-    assert changed == {"README.md", "lungct.json", "CHANGELOG.md"}
+    assert changed == {"README.md", "lungct.json", "CHANGELOG.md", "seal.json"}
     assert repo.tags["v1.0.0+rollback.1"] == repo.branches["main"] and {"v1.0.0", "v1.1.0"} < set(repo.tags)
     assert "ghosts" in new["CHANGELOG.md"].decode() and "## v1.1.0" in new["CHANGELOG.md"].decode()
     assert b"v1.0.0+rollback.1" in new["README.md"]

@@ -51,13 +51,13 @@ def test_one_commit_pinned_and_restarted_and_then_nothing(
     hub: HubServer, home: dict[str, str], tmp_path: Path
 ) -> None:
     deploy(home, tmp_path)
-    assert state(hub) == (1, 1, {"LUNGCT_MODEL": MODEL, "LUNGCT_REVISION": "v1.0.0"})
+    assert state(hub) == (1, 1, {"LUNGCT_MODEL": MODEL, "LUNGCT_REVISION": hub.repo(MODEL).tags["v1.0.0"]})
     there = hub.files(SPACE, repo_type="space")
     assert {"app.py", "style.css", "README.md", "requirements.txt", WHEEL} <= set(there)
     assert "already" in deploy(home, tmp_path)
     assert state(hub)[:2] == (1, 1)
     deploy(home, tmp_path, *COMMAND[:-1], f"{MODEL}@v1.1.0")
-    assert state(hub) == (1, 2, {"LUNGCT_MODEL": MODEL, "LUNGCT_REVISION": "v1.1.0"})
+    assert state(hub) == (1, 2, {"LUNGCT_MODEL": MODEL, "LUNGCT_REVISION": hub.repo(MODEL).tags["v1.1.0"]})
 
 
 def test_requirements_are_bounded_and_name_this_very_wheel(
@@ -83,6 +83,8 @@ def test_a_private_space_needs_no_address_to_install_from(
     assert hub.repo(SPACE, "space").private and "lungct_hf/runtime/__init__.py" in there
     lines = [line for line in there["requirements.txt"].decode().splitlines() if not line.startswith("#")]
     assert not any("@" in line or line.startswith("lungct") for line in lines)
+    assert WHEEL not in there  # nothing would install it
+    assert all("<" in line or "==" in line for line in lines if line.strip()), lines
     assert any(line.startswith("numpy") for line in lines) and any(line.startswith("gradio[mcp]>=") for line in lines)
 
 
@@ -126,7 +128,11 @@ def test_cut_off_anywhere_the_next_run_finishes(
     assert code == 1 or (path, moment) == ("/commit/", "after"), said
     deploy(home, tmp_path)
     commits, restarts, values = state(hub)
-    assert commits == 1 and restarts >= 1 and values == {"LUNGCT_MODEL": MODEL, "LUNGCT_REVISION": "v1.0.0"}
+    assert (
+        commits == 1
+        and restarts >= 1
+        and values == {"LUNGCT_MODEL": MODEL, "LUNGCT_REVISION": hub.repo(MODEL).tags["v1.0.0"]}
+    )
     deploy(home, tmp_path)
     assert state(hub) == (commits, restarts, values)
 
@@ -135,8 +141,17 @@ def test_a_model_that_can_move_or_is_not_there_is_refused(
     hub: HubServer, home: dict[str, str], tmp_path: Path
 ) -> None:
     assert f"{MODEL}@vX.Y.Z" in deploy(home, tmp_path, "space", "deploy", SPACE, "--model", MODEL, code=2)
+    said = deploy(home, tmp_path, "space", "deploy", SPACE, "--model", f"{MODEL}@main", code=2)
+    assert "may change" in said and "names main" in said
     assert "v9.0.0" in deploy(home, tmp_path, "space", "deploy", SPACE, "--model", f"{MODEL}@v9.0.0", code=1)
     assert ("space", SPACE) not in hub.store.repos
+
+
+def test_a_private_model_needs_a_secret_and_that_is_said(hub: HubServer, home: dict[str, str], tmp_path: Path) -> None:
+    assert "secret" not in deploy(home, tmp_path)
+    hub.repo(MODEL).private = True
+    said = deploy(home, tmp_path)
+    assert "set HF_TOKEN" in said and f"/spaces/{SPACE}/settings" in said and "everybody" in said
 
 
 def test_no_right_to_write_is_one_sentence(hub: HubServer, home: dict[str, str], tmp_path: Path) -> None:
