@@ -100,11 +100,11 @@ def push(
     The token comes from HF_TOKEN or `hf auth login`.
     """
     from .hub import ModelRepo, push_folder
-    from .hub.push import require_write_token
+    from .hub.failures import usable_token
     from .release.prepare import check_contents
 
     model = ModelRepo.in_folder(folder)
-    check_contents(model, message, require_write_token(repo), tuple(allow or ()))
+    check_contents(model, message, usable_token(None), tuple(allow or ()))
     result = push_folder(model.path, repo, message=message, private=private, create_pr=create_pr)
     typer.echo(f"{result.url}\ncommit {result.commit_sha}{'' if result.changed else ' (nothing had changed)'}")
 

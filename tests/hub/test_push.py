@@ -330,3 +330,16 @@ def test_push_and_fetch_in_a_process_of_their_own(hub: HubServer, model: Path, e
     assert done.returncode == 0, done.stderr
     assert (Path(done.stdout.strip()) / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
     assert environment["HF_TOKEN"] not in done.stdout + done.stderr and history(hub) == ["m"]
+
+
+def test_while_the_client_repeats_one_line_says_so(
+    hub: HubServer, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from huggingface_hub.utils import _http
+
+    monkeypatch.setattr(_http.time, "sleep", lambda seconds: None)
+    hub.faults.add("PUT", "/objects/", times=3, action="status:503")
+    push(model)
+    said = [line for line in capsys.readouterr().err.splitlines() if "trying again" in line]
+    assert len(said) == 1 and "it answers 503" in said[0] and f"uploading to {REPO}" in said[0]
+    assert "/objects/" not in said[0]

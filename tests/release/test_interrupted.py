@@ -16,7 +16,8 @@ import pytest
 
 from command_here import run_here
 from hub_server import HubServer
-from hub_wire import Request
+from hub_wire import Faults, Request
+from release_runs import write_run
 
 LUNGCT = str(Path(sys.executable).with_name("lungct"))
 REPO = "alice/lung"
@@ -174,3 +175,19 @@ def test_of_two_that_race_one_wins_and_the_other_is_told(
     assert set(hub.repo(REPO).tags) == {"v1.0.0"}
     code, said = run_here(second, tmp_path, home)
     assert code == 0 and hub.repo(REPO).tags["v1.1.0"] == hub.repo(REPO).branches["main"], said
+
+
+def test_a_release_without_its_tag_is_compared_with_all_the_same(
+    hub: HubServer, home: dict[str, str], tmp_path: Path
+) -> None:
+    hub.faults.add("POST", "/tag/", times=99, action="status:503")
+    code, _ = run_here(COMMAND, tmp_path, home)
+    assert code == 1 and not hub.repo(REPO).tags and len(hub.repo(REPO).history("main")) == 2
+    hub.faults = Faults()
+    write_run(tmp_path / "worse", seed=1, signal=0.3)
+    for number in ("1.0.0", "1.1.0"):
+        code, said = run_here(["release", "worse", "--repo", REPO, "--version", number, "--dry-run"], tmp_path, home)
+        assert code == 3 and "regression: " in said and "never came to its tag" in said, said
+    code, said = run_here(["release", "worse", "--repo", REPO, "--version", "0.9.0", "--dry-run"], tmp_path, home)
+    assert code == 3 and "version-not-greater" in said
+    check_finished(hub, tmp_path, home)

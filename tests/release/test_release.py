@@ -227,3 +227,33 @@ def test_the_record_names_what_the_folder_holds(sealed: Path) -> None:
     record = ModelRepo(sealed).release or {}
     assert record["version"] == "1.0.0" and set(record["files"]) >= {"model.safetensors", "evaluation/split.csv"}
     assert not card_reasons(ModelRepo(sealed), [REPO])
+
+
+def test_a_push_is_looked_through_as_a_release_is(world: World) -> None:
+    hub, home, folder = world
+    model = write_run(folder / "leaky", seed=5) / "model"
+    (model / "notes.txt").write_text(f"my token is {home['HF_TOKEN']}")
+    (model / "DOE_JANE.png").write_bytes(b"x")
+    (model / "load.py").write_text("import os")
+    card = (model / "README.md").read_text()
+    (model / "README.md").write_text(card.replace("not a medical device", "a medical device", 1))
+    said = lungct(world, "push", "leaky", "alice/leaky", code=3)
+    for code in ("secret", "patient-data", "code", "card-mismatch"):
+        assert f"\n  {code}: " in said
+    assert ("model", "alice/leaky") not in hub.store.repos
+    for name in ("notes.txt", "load.py", "DOE_JANE.png"):
+        (model / name).unlink()
+    lungct(world, "push", "leaky", "alice/leaky", "-m", "Mine.", "--allow", "card-mismatch")
+    assert hub.repo("alice/leaky").history("main")[0].title == "Mine."
+
+
+def test_the_licence_is_named_or_stays(world: World) -> None:
+    hub, _, _ = world
+    card = hub.files(REPO)["README.md"]
+    hub.store.put(REPO, {"README.md": card.replace(b"license: apache-2.0", b"license: cc-by-nc-4.0", 1)})
+    command = ("release", "second", "--repo", REPO, "--version", "7.0.0", "--dry-run")
+    said = lungct(world, *command)
+    assert "Licence: cc-by-nc-4.0, as on the Hub." in said and "\nlicense: cc-by-nc-4.0\n" in said
+    said = lungct(world, *command, "--license", "mit")
+    assert "Licence: mit, in place of cc-by-nc-4.0" in said and "\nlicense: mit\n" in said
+    lungct(world, *command, "--license", "My Licence", code=2)
