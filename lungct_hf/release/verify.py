@@ -141,7 +141,9 @@ def _seal(repo: ModelRepo, files: dict[str, Path], key: Path | None, found: Veri
         wrong += _signature(repo, seal, key, bool(different))
     found.false += wrong
     if wrong:
-        found.seal = SealFound(_BROKEN, f"Not as released: {different or wrong[0].sentence}.", seal.signer, different)
+        asked = {reason.code for reason in wrong} == {"not-signed"} and not seal.signed
+        said = f"Not as released: {different}" if different else f"Not as it should be: {wrong[0].sentence}"
+        found.seal = SealFound(_UNSIGNED if asked else _BROKEN, f"{said}.", seal.signer, different)
         return
     but = f", but for {CARD}: changed since: the author's text in it" if words else ""
     every = f"Every file is as released ({len(seal.files)} of them; not counted: {GITATTRIBUTES} of the Hub){but}"

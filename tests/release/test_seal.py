@@ -269,7 +269,7 @@ def test_three_states_and_a_fourth_are_told_apart(
     assert codes(look(published, strangers.public)) == {"not-signed"}
     (published / "notes.txt").write_text("x")
     (published / "evaluation" / "roc.png").unlink()
-    (published / "CHANGELOG.md").write_text("# Changelog\n")
+    (published / "CHANGELOG.md").write_text("# Other\n")
     broken = look(published)
     assert broken.seal.state == "broken" and broken.seal.changes.added == ("notes.txt",)
     assert broken.seal.changes.missing == ("evaluation/roc.png",)
