@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import LungCTError
 from ..files import sha256_of, write_atomic, write_json
 from ..hub import write_card, write_eval_results
 from ..hub.author import joined
@@ -67,7 +68,11 @@ def check_contents(model: ModelRepo, message: str, token: str | None, allowed: S
     files = model.files
     refuse_links(model.path, files)
     ids = [str(value) for name in ("id", "group") for value in _column(model, name)]
-    reasons = content.reasons(files, ids, model.classes, token=token)
+    try:
+        classes: Sequence[str] = model.classes.names
+    except LungCTError:  # it does not say; a release needs them, a push of files does not
+        classes = ()
+    reasons = content.reasons(files, ids, classes, token=token)
     reasons += content.secrets_in_text(message, "the message", token)
     if model.has(CARD):
         reasons += evidence.card_reasons(model, [(model.release or {}).get("repo")])

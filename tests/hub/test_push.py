@@ -333,7 +333,7 @@ def test_push_and_fetch_in_a_process_of_their_own(hub: HubServer, model: Path, e
 
 
 def test_while_the_client_repeats_one_line_says_so(
-    hub: HubServer, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    hub: HubServer, token: str, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from huggingface_hub.utils import _http
 
