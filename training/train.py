@@ -47,13 +47,14 @@ with exit_on_error():  # whatever a user can act on is one sentence, not a trace
     from lungct_hf.fit import cross_validation as cv
     from lungct_hf.fit.checkpoint import load_checkpoint, save_checkpoint, sole_owner
     from lungct_hf.fit.data import Slices, contract_of, describe_data, describe_run, load_slices, training_batches
+    from lungct_hf.fit.device import on_cpu
     from lungct_hf.fit.evidence import Answers, HeldOut, answer, calibrate, held_out, sources_of
-    from lungct_hf.fit.frozen import adapt_norm, keep_front, predict_validation
+    from lungct_hf.fit.frozen import adapt_norm, check_stages, keep_front, predict_validation
     from lungct_hf.fit.inference import mean_log_loss
     from lungct_hf.fit.learner import Learner, class_weights
     from lungct_hf.fit.model_repo import chosen_by, split_record, write_model_repo
     from lungct_hf.fit.probes import probe
-    from lungct_hf.fit.processes import epoch_bar, finish_trackers, make_accelerator, stop_here
+    from lungct_hf.fit.processes import compiled_by, compiling, epoch_bar, finish_trackers, make_accelerator, stop_here
     from lungct_hf.fit.report import print_summary
     from lungct_hf.fit.schedule import Schedule
     from lungct_hf.fit.stopping import StopRequest
@@ -71,12 +72,13 @@ class Learned(NamedTuple):
 
 
 def main(options: Options) -> int:
-    # Without this, accelerate starts several independent runs when torchrun finds no GPU.
-    on_cpu = not torch.accelerator.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
     torch.set_num_threads(options.threads)
-    state = PartialState(cpu=on_cpu)
+    found = torch.accelerator.current_accelerator(check_available=True)
+    # Without this, accelerate starts several independent runs when torchrun finds no GPU.
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or on_cpu(options.device, found, print))
     options = broadcast_object_list([options])[0]  # one run folder for all processes
     check_architecture(options.recipe.architecture)
+    check_stages(options.recipe)
     check_init(options.init, options.recipe.architecture)
     with sole_owner(options.run, print) if state.is_main_process else nullcontext():
         if options.push_to_hub and state.is_main_process:
@@ -85,7 +87,8 @@ def main(options: Options) -> int:
             state.print(f"This run is finished; its model is in {options.run / 'model'}.")
             code = 0
         else:
-            code = (cross_validate if options.folds else train_once)(options, StopRequest())
+            with compiling():
+                code = (cross_validate if options.folds else train_once)(options, StopRequest())
         if code:
             state.print(f"Continue with: --resume {options.run}")
         elif state.is_main_process and options.push_to_hub:
@@ -330,6 +333,7 @@ def learn(
         "seconds": round(seconds_before + time.monotonic() - started, 1),
         "processes": accelerator.num_processes,
         "mixed_precision": accelerator.mixed_precision,
+        "compiled": compiled_by(accelerator),
     }
     return Learned(chosen, {"init": init_record, "training": training}, accelerator)
 

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ..errors import UsageError
-from ..model.network import classes_of
+from ..model.network import classes_of, stages_of
 from .augment import Augmentation, with_levels_of
 from .batches import TrainingBatches, other_row, random_stream
 from .data import Slices
@@ -33,13 +33,20 @@ _NORM_SLICES, _NORM_BATCH = 512, 64
 _MOST_BYTES = 8 << 30
 
 
+def check_stages(recipe: Recipe) -> None:
+    """Raises UsageError when the network has not so many stages as are to be frozen; before any data is read."""
+    count = stages_of(recipe.architecture)
+    if recipe.freeze_stages > count:
+        raise UsageError(
+            f"--freeze-stages {recipe.freeze_stages}: {recipe.architecture} has {count} stages. Fix: at most {count}."
+        )
+
+
 def front_modules(network: nn.Module, stages: int) -> list[nn.Module]:
-    """The stem and the first `stages` stages of a MobileNetV2, none for 0; UsageError when it has not so many."""
+    """The stem and the first `stages` stages of a MobileNetV2, none for 0."""
     if not stages:
         return []
     blocks: nn.Sequential = network.blocks  # type: ignore[assignment]
-    if stages > len(blocks):
-        raise UsageError(f"--freeze-stages {stages}: the network has {len(blocks)} stages. Fix: at most that many.")
     return [network.conv_stem, network.bn1, *blocks[:stages]]
 
 

@@ -52,7 +52,8 @@ class Learner:
         # The frozen part is not run while training: its output is what `add_batch` gets.
         trained = Rest(network, recipe.freeze_stages) if recipe.freeze_stages else network
         self._model, self._optimizer = accelerator.prepare(trained, optimizer)
-        self.network: nn.Module = network if recipe.freeze_stages else accelerator.unwrap_model(self._model)
+        # Under its own names: a wrapper (several processes, torch.compile) has others, and shares its values.
+        self.network: nn.Module = network
         weights = None if loss_weights is None else loss_weights.to(accelerator.device)
         self._loss = nn.CrossEntropyLoss(weights, label_smoothing=recipe.label_smoothing)
         self._cutmix = CutMix(alpha=recipe.cutmix, num_classes=classes_of(network)) if recipe.cutmix else None
@@ -144,10 +145,17 @@ class Learner:
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from `state`, as if there had been no break."""
         self.step, self.best = state["step"], state["best"]
+        if self.best is not None:
+            self.best = self.best | {"weights": _unwrapped(self.best["weights"])}
         self.epochs_without_gain = state["epochs_without_gain"]
-        self.network.load_state_dict(state["network"])
+        self.network.load_state_dict(_unwrapped(state["network"]))
         self._optimizer.load_state_dict(state["optimizer"])
         if self._average is not None:
             self._average.load_state_dict(state["average"])
         if self._accelerator.scaler is not None and state["scaler"] is not None:
             self._accelerator.scaler.load_state_dict(state["scaler"])
+
+
+def _unwrapped(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights under the network's own names; earlier checkpoints of compiled runs have those of torch's wrapper."""
+    return {name.removeprefix("_orig_mod."): value for name, value in weights.items()}

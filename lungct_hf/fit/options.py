@@ -19,9 +19,10 @@ from ..slices.series import parse_positions
 from ..slices.window import Window
 from .recipe import Recipe, load_recipe
 
+DEVICES = ("auto", "cpu", "mps")  # device.py says what they mean
 _GROUPINGS = ("linked", "similarity", "file-blocks")
 # Not part of what determines the result, so a resumed run may be given other values.
-_FREE_ON_RESUME = {"output_dir", "resume", "push_to_hub", "private", "workers", "checkpoint_every"}
+_FREE_ON_RESUME = {"output_dir", "resume", "push_to_hub", "private", "workers", "checkpoint_every", "device"}
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Options:
     labels: str | None = None
     slices: str = "all"
     window: str | None = None
+    device: str = "auto"
 
     @property
     def grouping(self) -> str | None:
@@ -141,6 +143,9 @@ def build_parser(recipes: Path, description: str) -> argparse.ArgumentParser:
     add("--window", metavar="C,W", help="centre and width in HU for DICOM and NIfTI (default: -485,1500)")
     add("--on-bad-file", choices=["refuse", "skip"], help="what an unreadable file does (default: refuse)")
     add("--seed", type=int, help="seed of split, new layer, order and augmentation (default: 0)")
+    add(
+        "--device", choices=DEVICES, help="auto takes an Apple GPU only if it computes as the CPU does (default: auto)"
+    )
     add("--mixed-precision", choices=["no", "fp16", "bf16"], help="default: as accelerate is configured")
     add("--threads", type=int, help="torch threads per process (default: the cores, shared among processes)")
     add("--workers", type=int, help="loader processes (default: 0 on CPU, up to 8 with a GPU)")
@@ -216,6 +221,7 @@ def _fresh(given: dict[str, Any], argv: list[str], recipes: Path) -> Options:
         labels=given["labels"],
         slices=given["slices"] or "all",
         window=given["window"],
+        device=given["device"] or "auto",
     )
 
 
@@ -244,6 +250,7 @@ def _again(given: dict[str, Any], stored: dict[str, Any], run: Path) -> Options:
         resume=True,
         command=stored["command"],
         seeds=tuple(stored.get("seeds", ())),
+        device=given["device"] or "auto",
         **fixed,
     )
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import torch
+import torch._dynamo
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedDataParallelKwargs
 from tqdm import tqdm
 
-from ..errors import UsageError
+from ..errors import LungCTError, UsageError, brief
 from .options import Options
 from .tracking import CsvTracker
 
@@ -27,6 +31,24 @@ def make_accelerator(options: Options, history: CsvTracker) -> Accelerator:
         )
     except ValueError as error:  # accelerate refuses a precision that this machine does not have
         raise UsageError(f"--mixed-precision {options.mixed_precision}: {error} Fix: --mixed-precision no.") from error
+
+
+def compiled_by(accelerator: Accelerator) -> str | None:
+    """The backend of torch.compile that accelerate was configured with (--dynamo_backend); None for none."""
+    backend = str(accelerator.state.dynamo_plugin.backend.value).lower()
+    return None if backend == "no" else backend
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Raises LungCTError where torch.compile fails, which it does at the first step."""
+    try:
+        yield
+    except torch._dynamo.exc.TorchDynamoException as error:
+        raise LungCTError(
+            f"torch.compile, which accelerate is configured for, failed here ({brief(error)}). Fix: install a C++ "
+            "compiler (g++), or train without it: ACCELERATE_DYNAMO_BACKEND=no."
+        ) from error
 
 
 def finish_trackers(accelerator: Accelerator) -> None:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ..errors import UsageError
 from ..slices.preprocess import Preprocessing
 from .imagenet import InitWeights, load_init
-from .network import build_network
+from .network import ARCHITECTURE, build_network
 
 
 def backbone_features(
@@ -41,10 +41,11 @@ def backbone_features(
     weights = init if isinstance(init, InitWeights) else load_init(str(init))
     if weights.state is None:
         raise UsageError("Features of random weights mean nothing. Fix: imagenet1k-v2, or a file of ImageNet weights.")
-    network: Any = build_network()
+    network: Any = build_network(ARCHITECTURE, 1)
     weights.apply(network)
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    device = device or torch.device("cpu")
+    device = torch.accelerator.current_accelerator(check_available=True)
+    if device is None or device.type == "mps":  # an Apple GPU has computed other numbers (fit/device.py)
+        device = torch.device("cpu")
     network = network.eval().to(device).to(memory_format=torch.channels_last)
     preprocessing, waiting = Preprocessing(size=size), iter(pictures)
     found: list[np.ndarray] = []

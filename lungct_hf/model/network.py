@@ -21,7 +21,7 @@ ARCHITECTURE = "mobilenetv2_100"
 FAMILIES = ("mobilenetv2_*", "efficientnet_b0")
 
 
-def build_network(architecture: str = ARCHITECTURE, classes: int = 3, *, drop_rate: float = 0.0) -> nn.Module:
+def build_network(architecture: str, classes: int, *, drop_rate: float = 0.0) -> nn.Module:
     """A timm network with random weights: (N, 3, H, W) normalised input to (N, classes) logits.
 
     `drop_rate` is the dropout probability before the last layer (0..1). Raises UsageError as `check_architecture`.
@@ -48,6 +48,13 @@ def check_architecture(architecture: str) -> None:
         problem = "its head would do, but nobody has tested it from training to every loader"
     if problem:
         raise UsageError(f"The architecture {architecture!r} cannot be used: {problem}. {tested}")
+
+
+@cache
+def stages_of(architecture: str) -> int:
+    """How many stages (`blocks`) a network of one of the FAMILIES has; no weights are made."""
+    with torch.device("meta"):
+        return len(timm.create_model(architecture, pretrained=False).blocks)
 
 
 @cache

@@ -20,7 +20,7 @@ from lungct_hf.commands.split import split
 from lungct_hf.errors import UsageError
 from lungct_hf.model.features import backbone_features
 from lungct_hf.model.imagenet import InitWeights, load_init
-from lungct_hf.model.network import build_network
+from lungct_hf.model.network import ARCHITECTURE, build_network
 
 from .conftest import load
 
@@ -48,7 +48,7 @@ def data(make_folder: Callable[..., Path]) -> Path:
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    save_file(build_network().state_dict(), tmp_path / "weights.safetensors")
+    save_file(build_network(ARCHITECTURE, 3).state_dict(), tmp_path / "weights.safetensors")
     return tmp_path / "weights.safetensors"
 
 

@@ -15,6 +15,7 @@ import torchvision
 
 from lungct_hf.errors import LungCTError, UsageError
 from lungct_hf.model import build_network, imagenet, load_init
+from lungct_hf.model.network import ARCHITECTURE
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def test_v2_is_fetched_once_and_fills_everything_but_the_new_layer(server: _Serv
     assert load_init("imagenet1k-v2").sha256 == init.sha256
     assert server.requests == 1
     assert init.kind == "imagenet1k-v2" and cached() == ["mobilenet_v2-7ebf99e0.pth"]
-    network = build_network()
+    network = build_network(ARCHITECTURE, 3)
     before = network.classifier.weight.clone()
     init.apply(network)
     assert torch.equal(network.conv_stem.weight, init.state["conv_stem.weight"])
@@ -125,7 +126,7 @@ def test_a_given_file_is_a_stand_in(tmp_path: Path, suffix: str) -> None:
         "source": path.name,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
-    init.apply(build_network())
+    init.apply(build_network(ARCHITECTURE, 3))
 
 
 @pytest.mark.parametrize(
@@ -154,7 +155,7 @@ def test_missing_file_and_wrong_width(tmp_path: Path) -> None:
     path = tmp_path / "v2.pth"
     torch.save(torchvision.models.mobilenet_v2(weights=None).state_dict(), path)
     with pytest.raises(LungCTError, match="do not fit"):
-        load_init(str(path)).apply(build_network("mobilenetv2_035"))
+        load_init(str(path)).apply(build_network("mobilenetv2_035", 3))
 
 
 def test_other_architectures_are_told_where_they_start_before_anything_is_fetched(server: _Server) -> None:
@@ -174,4 +175,4 @@ def test_a_state_dict_of_timm_starts_its_own_network(tmp_path: Path) -> None:
     assert torch.equal(network.conv_head.weight, given.conv_head.weight)
     assert network.classifier.weight.shape == (4, 1280)
     with pytest.raises(LungCTError, match="do not fit this architecture"):
-        load_init(str(tmp_path / "b0.pth")).apply(build_network())
+        load_init(str(tmp_path / "b0.pth")).apply(build_network(ARCHITECTURE, 3))

@@ -25,7 +25,7 @@ PREPROCESSING = Preprocessing(size=SIZE)
 @pytest.fixture(scope="module")
 def network() -> torch.nn.Module:
     torch.manual_seed(1)
-    made = wake_up(build_network("mobilenetv2_035"), SIZE)
+    made = wake_up(build_network("mobilenetv2_035", 3), SIZE)
     torch.nn.init.normal_(made.classifier.weight, std=0.05)
     return made
 
@@ -90,7 +90,7 @@ def test_the_steps_are_timms_and_the_source_is_mean_and_scatter_of_the_stage(
 
 
 def test_a_network_in_training_stays_so_and_is_exported_without_dropout(squares: np.ndarray, tmp_path: Path) -> None:
-    trained = wake_up(build_network("mobilenetv2_035", drop_rate=0.5), SIZE).train()
+    trained = wake_up(build_network("mobilenetv2_035", 3, drop_rate=0.5), SIZE).train()
     assert export_onnx(trained, PREPROCESSING, squares, tmp_path)["parity"]["largest_difference"]["logits"] < 1e-4
     assert trained.training
 
@@ -98,7 +98,7 @@ def test_a_network_in_training_stays_so_and_is_exported_without_dropout(squares:
 def test_what_differs_is_not_written(
     network: torch.nn.Module, squares: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = wake_up(build_network("mobilenetv2_035"), SIZE)
+    other = wake_up(build_network("mobilenetv2_035", 3), SIZE)
     torch.nn.init.normal_(other.classifier.weight, std=0.05)
     wrong = onnx_bytes(other, PREPROCESSING)
     monkeypatch.setattr(onnx_export, "onnx_bytes", lambda *_: wrong)
@@ -108,7 +108,7 @@ def test_what_differs_is_not_written(
 
 
 def test_weights_that_give_no_number_are_not_written(squares: np.ndarray, tmp_path: Path) -> None:
-    broken = wake_up(build_network("mobilenetv2_035"), SIZE)
+    broken = wake_up(build_network("mobilenetv2_035", 3), SIZE)
     with torch.no_grad():
         broken.classifier.bias[0] = float("nan")
     with pytest.raises(LungCTError, match="differ from torch's by up to inf"):

@@ -82,7 +82,7 @@ def test_every_end_of_a_run_gives_a_model_that_loads(data: tuple[Cohort, Split],
     assert ("all look the same" in (calibration.not_fitted or "")) == (case == "equal features")
     metrics = write_model_repo(
         tmp_path / "model",
-        build_network(ARCHITECTURE),
+        build_network(ARCHITECTURE, 3),
         Contract(ARCHITECTURE, cohort.classes, Preprocessing(size=64)),
         cohort=cohort,
         split=split,
@@ -105,7 +105,7 @@ def test_a_calibration_that_cannot_be_fitted_leaves_the_weights_alone(data: tupl
     said.validation[0][0, 0] = np.nan
     calibration = said.judged(split)[1]
     assert calibration.temperature == 1 and calibration.abstain is None and "finite logits" in calibration.not_fitted
-    network = build_network(ARCHITECTURE)
+    network = build_network(ARCHITECTURE, 3)
     before = network.classifier.weight.detach().clone()
     fold_into(network, calibration)
     assert (network.classifier.weight == before).all()

@@ -17,7 +17,7 @@ from lungct_hf.cohort import load_cohort
 from lungct_hf.errors import UsageError
 from lungct_hf.fit.batches import Squares
 from lungct_hf.fit.data import Slices
-from lungct_hf.fit.frozen import FeatureSlices, FrontFeatures, Rest, adapt_norm, front_modules
+from lungct_hf.fit.frozen import FeatureSlices, FrontFeatures, Rest, adapt_norm, check_stages
 from lungct_hf.fit.inference import predict_rows
 from lungct_hf.fit.learner import Learner
 from lungct_hf.fit.recipe import Recipe
@@ -37,7 +37,7 @@ def slices(tmp_path_factory: pytest.TempPathFactory) -> Slices:
 
 def woken() -> torch.nn.Module:
     torch.manual_seed(0)
-    return wake_up(build_network(RECIPE.architecture), 64)
+    return wake_up(build_network(RECIPE.architecture, 3), 64)
 
 
 def stored(network: torch.nn.Module, slices: Slices) -> FrontFeatures:
@@ -152,8 +152,9 @@ def test_features_that_would_not_fit_are_refused_in_a_sentence(
 
 
 def test_more_stages_than_there_are_is_one_sentence() -> None:
+    check_stages(replace(RECIPE, freeze_stages=7))
     with pytest.raises(UsageError, match="has 7 stages"):
-        front_modules(build_network(RECIPE.architecture), 8)
+        check_stages(replace(RECIPE, freeze_stages=8))
 
 
 @pytest.mark.slow

@@ -146,7 +146,7 @@ def make_learner(**changes: object) -> Learner:
     recipe = Recipe(architecture="mobilenetv2_035", image_size=64, **changes)  # type: ignore[arg-type]
     torch.manual_seed(0)
     schedule = Schedule(steps=20, head_steps=2, lr=1e-2, head_lr=1e-2, warmup=0.1)
-    network = build_network(recipe.architecture, drop_rate=recipe.drop_rate)
+    network = build_network(recipe.architecture, 3, drop_rate=recipe.drop_rate)
     return Learner(network, recipe, Accelerator(cpu=True), schedule=schedule, loss_weights=None, seed=1)
 
 

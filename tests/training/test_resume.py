@@ -1,5 +1,6 @@
 """A run that is stopped, killed or fails goes on bit for bit; nothing of it is lost."""
 
+import json
 import os
 import signal
 import subprocess
@@ -26,8 +27,9 @@ def unbroken(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
-def start(*flags: str | Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(train_command(*flags), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def start(*flags: str | Path, **environment: str) -> subprocess.Popen[str]:
+    command, out = train_command(*flags), subprocess.PIPE
+    return subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, text=True, env=os.environ | environment)
 
 
 def wait_for_checkpoint(run_dir: Path, process: subprocess.Popen[str], step: int) -> None:
@@ -75,6 +77,41 @@ def test_a_polite_stop_writes_a_checkpoint_and_says_how_to_go_on(
         done = train("--resume", run_dir)
         assert done.returncode == 0, done.stderr
         assert weights(run_dir) == weights(unbroken)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("average", [True, False], ids=["average", "no average"])
+def test_a_compiled_run_goes_on_plain_and_the_other_way_round(
+    cohort: Path, unbroken: Path, tmp_path: Path, average: bool
+) -> None:
+    """torch.compile wraps the network; names, checkpoints and model are those of the network within.
+
+    The backend "eager" runs the same operations, so the bits are the same as well.
+    """
+    flags, whole = ["--data", cohort, *FLAGS], unbroken
+    if not average:
+        flags, whole = [*flags, "--ema-decay", "0"], tmp_path / "whole"
+        assert train(*flags, "--output-dir", whole).returncode == 0
+    for name, first, second in (("compiled", "EAGER", "NO"), ("plain", "NO", "EAGER")):
+        run_dir = tmp_path / name
+        process = start(*flags, "--output-dir", run_dir, ACCELERATE_DYNAMO_BACKEND=first)
+        wait_for_checkpoint(run_dir, process, 10)
+        process.kill()
+        process.wait()
+        done = train("--resume", run_dir, ACCELERATE_DYNAMO_BACKEND=second)
+        assert done.returncode == 0, done.stderr
+        assert weights(run_dir) == weights(whole)
+        record = json.loads((run_dir / "model" / "lungct.json").read_text())["provenance"]["training"]
+        assert record["compiled"] == (None if second == "NO" else "eager")
+
+
+@pytest.mark.slow
+def test_a_machine_that_cannot_compile_says_so(cohort: Path, tmp_path: Path) -> None:
+    flags = ["--data", cohort, "--output-dir", tmp_path / "run", *FLAGS]
+    done = train(*flags, ACCELERATE_DYNAMO_BACKEND="INDUCTOR", CXX="/nonexistent/c++")
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert "compile" in done.stderr and "ACCELERATE_DYNAMO_BACKEND=no" in done.stderr
 
 
 @pytest.mark.slow
