@@ -57,7 +57,7 @@ with exit_on_error():  # whatever a user can act on is one sentence, not a trace
     from lungct_hf.fit.processes import compiled_by, compiling, epoch_bar, finish_trackers, make_accelerator, stop_here
     from lungct_hf.fit.report import print_summary
     from lungct_hf.fit.schedule import Schedule
-    from lungct_hf.fit.stopping import StopRequest
+    from lungct_hf.fit.stopping import Stopped, StopRequest
     from lungct_hf.fit.tracking import CsvTracker
     from lungct_hf.hub import ModelRepo, push_folder, require_write_token
     from lungct_hf.release.prepare import check_contents
@@ -87,8 +87,13 @@ def main(options: Options) -> int:
             state.print(f"This run is finished; its model is in {options.run / 'model'}.")
             code = 0
         else:
-            with compiling():
-                code = (cross_validate if options.folds else train_once)(options, StopRequest())
+            stop = StopRequest()
+            try:
+                with compiling():
+                    code = (cross_validate if options.folds else train_once)(options, stop)
+            except Stopped:
+                state.print("\nStopped.")
+                code = stop.exit_code
         if code:
             state.print(f"Continue with: --resume {options.run}")
         elif state.is_main_process and options.push_to_hub:
@@ -267,6 +272,7 @@ def learn(
     # ------------------------------------------------------------------ train
     slices_per_step = recipe.batch_size * recipe.accumulate * accelerator.num_processes
     epoch = learner.step // batches.steps
+    stop.begin_steps()
     while epoch < last and not learner.has_stalled:
         first, losses = learner.step % batches.steps, list[float]()
         all_slices, done = batches.steps * slices_per_step, first * slices_per_step
@@ -318,6 +324,7 @@ def learn(
 
     # ------------------------------------------------------------------ the chosen weights
     finish_trackers(accelerator)
+    stop.end_steps()
     assert learner.best is not None
     chosen = (
         build_network(recipe.architecture, len(cohort.classes))

@@ -25,6 +25,8 @@ from ..slices.window import Window
 from .table import OutOfReach, TableCursor
 from .units import Unit
 
+READY = -1  # in place of a unit's number: the reader has started
+
 
 @dataclass(frozen=True, slots=True)
 class ReadSlice:
@@ -130,6 +132,8 @@ def _wait_for(free: Any) -> None:
 def read_for(connection: Connection, slots: Any, free: Any, settings: Settings) -> None:
     """Serve one parent: receive (number, unit, rows to skip), send (number, what was found or None for its end).
 
+    The first that it sends is (READY, None).
+
     What is found is ReadSlice or Unreadable, or OutOfReach, after which there is nothing more.
 
     `slots` is shared memory for squares, used in turn; `free` counts the slots the parent has emptied.
@@ -140,6 +144,7 @@ def read_for(connection: Connection, slots: Any, free: Any, settings: Settings) 
     ring = np.frombuffer(slots, np.uint8).reshape(-1, size, size, 3)
     reader, slot = UnitReader(settings.window, settings.limits, settings.hu_offset), 0
     try:
+        connection.send((READY, None))
         while (task := connection.recv()) is not None:
             number, unit, skip = task
             for place, found in enumerate(reader.read(unit)):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -15,12 +18,13 @@ import numpy as np
 
 from ..errors import LungCTError
 from ..slices.frame import Unreadable
-from .reader import ReadSlice, Settings, read_for
+from .reader import READY, ReadSlice, Settings, read_for
 from .table import OutOfReach
 from .units import Unit
 
 _AHEAD = 3  # units a reader has been given and not finished
 _MAX_DEATHS = 20  # in a row, without one unit read between them
+_MAX_STARTS = 3  # readers that end before they could read anything
 _PATIENCE = 300.0  # seconds for one slice; the slowest seen (a large compressed multi-frame file) took 20
 _POLL = 5.0  # seconds between looks at the clock
 
@@ -41,6 +45,7 @@ class _Reader:
     ring: np.ndarray
     free: Any
     slot: int = 0
+    ready: bool = False
     given: deque[tuple[int, Unit, int]] = field(default_factory=deque)
     heard: float = 0.0
 
@@ -56,7 +61,7 @@ class Readers:
         self._settings, self._slots, self._patience = settings, slots, patience
         # A forked child would inherit the threads' locks of ONNX Runtime and Arrow without the threads.
         self._context = multiprocessing.get_context("spawn")
-        self._deaths = 0
+        self._deaths = self._failed_starts = 0
         self._readers = [self._start() for _ in range(count)]
 
     def __enter__(self) -> Readers:
@@ -90,7 +95,7 @@ class Readers:
             for connection in ready:
                 yield from self._receive(busy[connection])  # type: ignore[index]
             for reader in busy.values():
-                if now - reader.heard > self._patience:
+                if now - reader.heard > (self._patience if reader.ready else _PATIENCE):
                     reader.process.kill()  # its pipe closes, and it is found dead in the next round
                     reader.heard = float("inf")
 
@@ -110,7 +115,9 @@ class Readers:
                     reader.heard = time.monotonic()
                 if isinstance(found, OutOfReach):
                     raise found
-                if found is None:
+                if number == READY:
+                    reader.ready = True
+                elif found is None:
                     reader.given.popleft()
                     self._deaths = 0
                     yield Read(number, None)
@@ -127,6 +134,12 @@ class Readers:
         was_slow = reader.heard == float("inf")
         reader.connection.close()
         reader.process.join()
+        if not reader.ready and not was_slow:  # no file's fault
+            self._failed_starts += 1
+            if self._failed_starts >= _MAX_STARTS:
+                raise _cannot_start(_cause(reader.process.exitcode))
+            self._restart(reader)
+            return
         self._deaths += 1
         number, unit, _ = reader.given.popleft()
         if self._deaths >= _MAX_DEATHS:
@@ -138,6 +151,10 @@ class Readers:
         cause = "" if was_slow else f" ({_cause(reader.process.exitcode)})"
         yield Read(number, Unreadable(unit.file, "damaged", f"The process that read it {how}{cause}."))
         yield Read(number, None)
+        self._restart(reader)
+
+    def _restart(self, reader: _Reader) -> None:
+        """A new reader in the place of one that has ended, with what that had still to do."""
         left, fresh = reader.given, self._start()
         self._readers[self._readers.index(reader)] = fresh
         fresh.heard = time.monotonic()
@@ -160,10 +177,44 @@ class Readers:
         ours, theirs = self._context.Pipe()
         arguments = (theirs, slots, free, self._settings)
         process = self._context.Process(target=read_for, args=arguments, daemon=True, name="lungct-reader")
-        process.start()
+        try:
+            with _without_the_program():
+                process.start()
+        except BrokenPipeError as error:  # it has ended already
+            raise _cannot_start("at once") from error
         theirs.close()
         ring = np.frombuffer(slots, np.uint8).reshape(self._slots, size, size, 3)
         return _Reader(process, ours, ring, free)
+
+
+@contextmanager
+def _without_the_program() -> Iterator[None]:
+    """Keep `multiprocessing` from running the caller's program again in a process that it starts.
+
+    A reader needs nothing of it, and a program without `if __name__ == "__main__":` would start everything anew.
+    """
+    main = sys.modules["__main__"]
+    with _hiding:
+        spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+        main.__spec__ = None
+        if file is not None:
+            del main.__file__
+        try:
+            yield
+        finally:
+            main.__spec__ = spec
+            if file is not None:
+                main.__file__ = file
+
+
+_hiding = threading.Lock()
+
+
+def _cannot_start(how: str) -> LungCTError:
+    return LungCTError(
+        f"The reader processes end before they read anything ({how}). Fix: see what Python says above; it must be "
+        "able to import lungct_hf in a process of its own."
+    )
 
 
 def _cause(code: int | None) -> str:
