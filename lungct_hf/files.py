@@ -13,6 +13,8 @@ from typing import Any, BinaryIO
 
 from .errors import LungCTError, UsageError
 
+LFS_POINTER = b"version https://git-lfs"  # what the small file begins with that Git keeps in place of a large one
+
 
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write `content` under a temporary name beside `path`, flush it to the disk, then rename.
@@ -65,6 +67,17 @@ def read_json(path: Path, missing: str) -> dict[str, Any]:
             f"{path.name} must hold a JSON object, found {type(value).__name__}. Fix: write or fetch the model again."
         )
     return value
+
+
+def check_no_pointer(path: Path) -> Path:
+    """`path`. Raises LungCTError where Git LFS has left its pointer in place of the content of a file."""
+    if path.is_file() and path.stat().st_size < 1024:
+        with path.open("rb") as stream:
+            if stream.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise LungCTError(
+                    f"{path.name} is a Git LFS pointer, not the file itself. Fix: `git lfs pull` where it was cloned."
+                )
+    return path
 
 
 def sha256_of(path: Path) -> str:

@@ -1,6 +1,7 @@
 """Every entry point ends in a sentence: what came, what is needed, the fix; never a traceback."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from lungct_hf import LungCT
 from runtime.small_model import write_model
 
 
@@ -55,3 +57,33 @@ def test_no_home_folder(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     ends_in_a_sentence(done, "Fix:", "HOME")
+
+
+def test_a_git_lfs_pointer_is_called_so(model: Path, tmp_path: Path) -> None:
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{64 * '0'}\nsize 12345\n"
+    (tmp_path / "slice.png").write_text(pointer)
+    done = lungct("predict", tmp_path / "slice.png", "--model", model, "--format", "csv")
+    assert (
+        done.returncode == 0
+        and "Git LFS pointer" in LungCT.from_pretrained(model).predict(tmp_path / "slice.png")[0].detail
+    )
+    copy = Path(shutil.copytree(model, tmp_path / "model"))
+    for name in ("onnx/model.onnx", "lungct.json"):
+        (copy / name).write_text(pointer)
+        ends_in_a_sentence(
+            lungct("predict", tmp_path / "slice.png", "--model", copy), "Git LFS pointer", "git lfs pull"
+        )
+    (tmp_path / "data.parquet").write_text(pointer)
+    ends_in_a_sentence(lungct("audit", tmp_path / "data.parquet"), "Git LFS pointer", "git lfs pull")
+
+
+def test_a_system_without_posix_locks(model: Path, tmp_path: Path) -> None:
+    Image.new("L", (96, 96)).save(tmp_path / "slice.png")
+    code = (
+        "import sys\n"
+        "sys.modules['fcntl'] = sys.modules['resource'] = None\n"
+        f"sys.argv = ['lungct', 'predict', {str(tmp_path / 'slice.png')!r}, '--model', {str(model)!r}]\n"
+        "from lungct_hf.cli import main; main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    ends_in_a_sentence(done, "Linux or macOS", "LungCT.predict")

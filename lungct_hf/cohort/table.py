@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO
 
 from ..errors import BadSliceError, LungCTError
+from ..files import check_no_pointer
 from .folder import UNLABELLED, Wanted
 from .listing import BadFile, Entry, Listing
 from .names import (
@@ -45,6 +46,7 @@ def list_parquet(root: Path, files: list[Path], source: str, wanted: Wanted) -> 
 
     parts: dict[str, list[str]] = {}
     for file in files:
+        check_no_pointer(file)
         try:
             if not file.is_file():  # opening a pipe waits for somebody to write into it
                 raise OSError("it is no regular file")

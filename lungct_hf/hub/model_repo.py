@@ -16,7 +16,7 @@ from typing import Any
 from ..classes import Classes
 from ..contract import ONNX_FILE, Contract, classes_of
 from ..errors import LungCTError, UsageError
-from ..files import read_json
+from ..files import check_no_pointer, read_json
 from .folder import list_files
 
 logger = logging.getLogger("lungct_hf")
@@ -128,8 +128,8 @@ class ModelRepo:
         )
 
     def file(self, name: str) -> Path:
-        """The file `name`. Raises as `need` does."""
-        return self.need(name).path / name
+        """The file `name`. Raises as `need` does, and LungCTError where it is the pointer of one."""
+        return check_no_pointer(self.need(name).path / name)
 
     # --- what the files say
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from array import array
@@ -28,6 +27,13 @@ class Journal:
         self.path = path
         self.rows: dict[str, int] = {}  # rows so far of each unit
         self.done: set[str] = set()  # units that are complete
+        try:
+            import fcntl
+        except ImportError as error:
+            raise LungCTError(
+                "`lungct predict` needs Linux or macOS: it locks its journal as this system cannot. Fix: WSL on "
+                "Windows, or LungCT.predict in Python."
+            ) from error
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a+b")
         try:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..contract import ONNX_FILE, ONNX_INPUT, Contract
 from ..errors import LungCTError, brief
+from ..files import check_no_pointer
 from ..slices.preprocess import Preprocessing
 
 # Slices in one run of the network by all cores, or one per core where there are more. The intermediate results of
@@ -130,7 +131,7 @@ def _checked(folder: Path, contract: Contract) -> bytes:
             "`lungct export RUN --data DATA`, or use backend='torch'."
         )
     try:
-        content = (folder / ONNX_FILE).read_bytes()
+        content = check_no_pointer(folder / ONNX_FILE).read_bytes()
     except FileNotFoundError as error:
         raise LungCTError(
             f"{ONNX_FILE} is missing, though lungct.json names it. Fix: take the whole model from the same revision "

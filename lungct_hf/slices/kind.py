@@ -22,6 +22,7 @@ _NAMED = (
     (b"\x89HDF", "an HDF5 file"),
     (b"8BPS", "a Photoshop file"),
     (b"\0\0\x01\0", "an icon"),
+    (b"version https://git-lfs", "a Git LFS pointer in place of a file (`git lfs pull` fetches that)"),
 )
 
 
