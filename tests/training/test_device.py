@@ -54,6 +54,7 @@ def test_which_device_is_taken(right: dict[str, torch.Tensor]) -> None:
             on_cpu("mps", found, said.append)
 
 
+@pytest.mark.slow
 def test_asking_for_a_gpu_that_is_not_there(tmp_path) -> None:
     if torch.backends.mps.is_available():
         pytest.skip("this machine has an Apple GPU")
