@@ -73,7 +73,7 @@ class Learned(NamedTuple):
 
 def main(options: Options) -> int:
     torch.set_num_threads(options.threads)
-    found = torch.accelerator.current_accelerator(check_available=True)
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     # Without this, accelerate starts several independent runs when torchrun finds no GPU.
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or on_cpu(options.device, found, print))
     options = broadcast_object_list([options])[0]  # one run folder for all processes

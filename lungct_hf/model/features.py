@@ -43,7 +43,7 @@ def backbone_features(
         raise UsageError("Features of random weights mean nothing. Fix: imagenet1k-v2, or a file of ImageNet weights.")
     network: Any = build_network(ARCHITECTURE, 1)
     weights.apply(network)
-    device = torch.accelerator.current_accelerator(check_available=True)
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if device is None or device.type == "mps":  # an Apple GPU has computed other numbers (fit/device.py)
         device = torch.device("cpu")
     network = network.eval().to(device).to(memory_format=torch.channels_last)
