@@ -71,7 +71,8 @@ def test_predict_study_orders_and_pools_as_the_runtime(client: Client, run_dir: 
     assert (answer["decision"], answer["used"], answer["series"]) == (wanted["decision"], 3, 1)
     assert answer["p_malignant"] == pytest.approx(wanted["p_malignant"], abs=1e-5)
     loose = [handle_file(str(slices[name])) for name in ("slice.dcm", "wide.tif")]
-    assert client.predict(loose, api_name="/predict_study")["used"] == 2
+    both = client.predict(loose, api_name="/predict_study")
+    assert both["reason"] == "several-series" and [one["used"] for one in both["studies"]] == [1, 1]
 
 
 def test_model_info_is_the_record_of_the_repo(client: Client, run_dir: Path) -> None:
