@@ -95,9 +95,12 @@ def verify(repo_or_dir: str, *, token: str | None = None, key: Path | None = Non
     found = Verification(repo.name)
     files = every_file(repo.path, downloaded=repo.repo_id is None)
     _seal(repo, files, key, found)
-    _files(repo, files, found)
-    _people(repo, files, _evidence(repo, found), found)
-    _answers(repo, found)
+    try:
+        _files(repo, files, found)
+        _people(repo, files, _evidence(repo, found), found)
+        _answers(repo, found)
+    except LungCTError as error:  # what the seal says is worth telling all the more
+        found.false.append(Reason("not-readable", str(error)))
     return found
 
 
