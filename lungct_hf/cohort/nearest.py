@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import require
+
 COMPARED = 5000
 _CELLS_LOOKED_INTO = 16
 _ROUNDS = 10  # of k-means; the cells need not be good ones, only the same in every run
@@ -34,6 +36,7 @@ class Nearest:
     """An index over `points` (float32 (N, D)), which it copies; N at least some hundreds."""
 
     def __init__(self, points: np.ndarray) -> None:
+        require("faiss", "train")
         import faiss
 
         self._faiss: Any = faiss
