@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..decision import WHAT_TO_DO
 from ..errors import LungCTError, UsageError, disk_error
 from ..files import check_place
-from ..guard import UNLIKE_SOURCE
 
 if TYPE_CHECKING:
     from ..pipeline.run import Options
@@ -101,6 +99,9 @@ def predict(
     bad = manifest["decisions"].get("error", 0)
     if bad:
         typer.echo(f"{bad:,} files or slices could not be read; their rows say why.", err=True)
+    from ..decision import WHAT_TO_DO
+    from ..guard import UNLIKE_SOURCE
+
     if far := manifest["reasons"].get(UNLIKE_SOURCE, 0):
         told = "answered only because of --force, and marked" if force else "not answered"
         typer.echo(

@@ -160,7 +160,7 @@ def test_the_nifti_feature_of_datasets(tmp_path: Path) -> None:
 def test_slices_of_one_volume_stay_together(tmp_path: Path) -> None:
     for number in range(6):
         write_nifti(
-            tmp_path / "d" / ("clear", "nodule")[number % 2] / f"v{number}.nii", hu_of(number, 3) - 60 * number
+            tmp_path / "d" / ("clear", "nodule")[number % 2] / f"v{number}.nii", hu_of(number, 3) - 15 * number
         )
     cohort = load(tmp_path / "d")
     assert cohort.grouping == "linked" and len(cohort) == 18
