@@ -72,7 +72,7 @@ def series() -> None:
 def volumes() -> None:
     rows = []
     for number in range(10):
-        write_nifti(Path("volumes") / f"v{number}.nii.gz", hu_of(number, 4) - 40 * number)
+        write_nifti(Path("volumes") / f"v{number}.nii.gz", hu_of(number, 4) - 12 * number)
         name = f"v{number}.nii.gz"
         rows.append((f"{name}#2" if number == 9 else name, ("healthy", "nodule")[number % 2]))
     write_rows(Path("volumes/labels.csv"), ("file_name", "label"), rows)

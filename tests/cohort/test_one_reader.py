@@ -175,7 +175,7 @@ def test_a_file_is_decoded_once_before_training(tmp_path: Path, monkeypatch: pyt
     root = two_classes(tmp_path / "data", pictures)
     decoded = []
     plain = source.read_pages
-    monkeypatch.setattr(source, "read_pages", lambda handle: decoded.append(1) or plain(handle))
+    monkeypatch.setattr(source, "read_pages", lambda *asked: decoded.append(1) or plain(*asked))
     monkeypatch.setattr(read, "read_slice", lambda *_: pytest.fail("a second way to read"))
     cohort = load(root, preprocessing=SMALL)
     squares = Squares(cohort, SMALL)

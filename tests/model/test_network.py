@@ -52,7 +52,7 @@ def test_the_head_is_a_mean_over_places_and_one_linear_layer(architecture: str) 
     ],
 )
 def test_other_heads_are_refused_with_the_reason(architecture: str, reason: str) -> None:
-    for ask in (check_architecture, build_network):
+    for ask in (check_architecture, lambda name: build_network(name, 3)):
         with pytest.raises(UsageError) as caught:
             ask(architecture)
         said = str(caught.value)

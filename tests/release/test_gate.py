@@ -264,6 +264,12 @@ def test_what_must_not_be_published_is_refused(run_dir: Path, clean: Prepared) -
     assert codes(inspected(run_dir, clean)) == {"pickle", "secret", "patient-data"}
 
 
+def test_a_model_needs_no_program(run_dir: Path, clean: Prepared) -> None:
+    """No loader is to run what travels in a repo, whoever put it there."""
+    (run_dir / "model" / "modeling_lungct.py").write_text("print('hello')\n", encoding="utf-8")
+    assert codes(inspected(run_dir, clean)) == {"code"}
+
+
 def test_figures_and_card_must_follow_from_the_predictions(run_dir: Path, clean: Prepared) -> None:
     model = run_dir / "model"
     edit(model / "evaluation" / "metrics.json", lambda record: record["test"].update(accuracy=0.99))

@@ -187,7 +187,7 @@ TAMPERING: dict[str, Callable[[Path], object]] = {
     "one bit of the weights": lambda folder: flip(folder / "model.safetensors"),
     "one bit of the ONNX file": lambda folder: flip(folder / "onnx" / "model.onnx"),
     "the split": appended("evaluation/split.csv", "\n"),
-    "a preprocessor": lambda folder: edit(folder / "preprocessor_config.json", lambda r: r.update(do_rescale=False)),
+    "a preprocessor": plant("preprocessor_config.json", b'{"do_rescale": false}'),
     "a link to a folder": lambda folder: (folder / "more").symlink_to(folder / "evaluation"),
     "a link to nothing": lambda folder: (folder / "more").symlink_to(folder / "nothing"),
     "git's attributes": plant(".gitattributes", b"*.py filter=evil\n"),

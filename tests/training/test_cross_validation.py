@@ -212,7 +212,7 @@ def test_the_results_page_takes_its_figures_from_the_run_and_keeps_other_runs(
     assert len(list((tmp_path / "page").glob("crossed-*.png"))) == 4
     assert run([*script, str(folder)]).returncode == 0 and page.read_text() == once
     missing = run([*script, str(tmp_path / "nothing")])
-    assert missing.returncode == 2 and "is missing. Fix:" in missing.stderr and page.read_text() == once
+    assert missing.returncode == 2 and "Fix: name the run" in missing.stderr and page.read_text() == once
 
 
 def test_a_finished_cross_validation_is_left_alone(finished: tuple[Path, str]) -> None:
