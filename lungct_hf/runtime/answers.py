@@ -87,12 +87,7 @@ class Answers(ABC):
 
         Raises UsageError when `slices` is of a type that can be none.
         """
-        found = open_slices(slices, window=self.contract.window, limits=self.contract.limits, hu_offset=hu_offset)
-        return [
-            prediction
-            for batch in _batches(found, batch_size)
-            for prediction in self.judge(batch, cam=cam, force=force)
-        ]
+        return self._answers(slices, None, cam, force, hu_offset, batch_size)
 
     def predict_study(
         self,
@@ -112,7 +107,7 @@ class Answers(ABC):
         Raises UsageError when `source` is of a type that can be none, or `series` is empty.
         """
         choice = SeriesChoice.parse(series)
-        return self.study(self._chosen(source, choice, cam, force, hu_offset), choice)
+        return self.study(self._answers(source, choice, cam, force, hu_offset), choice)
 
     def predict_studies(
         self,
@@ -125,16 +120,23 @@ class Answers(ABC):
     ) -> list[Study]:
         """As `predict_study`, but one Study for each scan in `source`, in the order in which they come."""
         choice = SeriesChoice.parse(series)
-        return self.studies(self._chosen(source, choice, cam, force, hu_offset), choice)
+        return self.studies(self._answers(source, choice, cam, force, hu_offset), choice)
 
-    def _chosen(
-        self, source: Any, choice: SeriesChoice | None, cam: bool, force: bool, hu_offset: float | None
+    def _answers(
+        self,
+        source: Any,
+        choice: SeriesChoice | None,
+        cam: bool,
+        force: bool,
+        hu_offset: float | None,
+        batch_size: int = 32,
     ) -> list[Prediction]:
+        """One Prediction for each slice of `source`; those that `choice` leaves out are not shown to the network."""
         contract = self.contract
         found = open_slices(source, window=contract.window, limits=contract.limits, hu_offset=hu_offset)
         return [
             prediction
-            for batch in _batches((mark_others(one, choice) for one in found), 32)
+            for batch in _batches((mark_others(one, choice) for one in found), batch_size)
             for prediction in self.judge(batch, cam=cam, force=force)
         ]
 
