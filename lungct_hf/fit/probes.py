@@ -14,7 +14,7 @@ import numpy as np
 from accelerate import Accelerator
 from torch import nn
 
-from ..evaluation import nearest_neighbour, only_ring
+from ..evaluation.baselines import grey_histogram, nearest_neighbour, only_ring
 from ..evaluation.neutral import (
     content_box,
     equal_histogram,
@@ -71,6 +71,5 @@ def probe(network: nn.Module, slices: Slices, known: np.ndarray, test: np.ndarra
 
 
 def _grey_levels(square: np.ndarray, fill: tuple[int, int, int]) -> np.ndarray:
-    """float32 (256,): the square root of each level's share inside the border, so that distances are Hellinger's."""
-    grey = square[content_box(square, fill)][..., 0]
-    return np.sqrt(np.bincount(grey.ravel(), minlength=256) / grey.size).astype(np.float32)
+    """float32 (256,): what the histogram baseline looks at, of what lies inside the border."""
+    return grey_histogram(square[content_box(square, fill)][None, ..., 0])[0]
