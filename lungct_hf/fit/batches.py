@@ -22,6 +22,8 @@ def random_stream(*numbers: int) -> np.random.Generator:
 
 def other_row(rows: np.ndarray, share: float, *numbers: int) -> int | None:
     """One of `rows`, whose histogram a slice gets, for this share of the slices; else None. By `numbers` alone."""
+    if not share:  # asked for every slice and variant of every batch
+        return None
     chance, place = random_stream(*numbers, 5).uniform(0, 1, 2)
     return int(rows[int(place * len(rows))]) if chance < share else None
 
