@@ -64,5 +64,5 @@ def array_frames(
             picture = Image.fromarray(np.ascontiguousarray(plane)).convert("L" if plane.ndim == 2 else "RGB")
             yield picture_frame(picture, facts, file, at, **place)
         else:
-            hu = np.nan_to_num(plane.astype(np.float32), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
-            yield hu_frame(hu - np.float32(hu_offset or 0), facts, file, at, window, **place)
+            hu = plane.astype(np.float32) - np.float32(hu_offset or 0)
+            yield hu_frame(hu, facts, file, at, window, **place)

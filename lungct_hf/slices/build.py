@@ -57,12 +57,32 @@ def hu_frame(
     header: Header | None = None,
     **place: Any,
 ) -> Frame:
-    """A frame of HU, shape (height, width), brought to the usual view and to square pixels as its header says."""
+    """A frame of HU, shape (height, width), brought to the usual view and to square pixels as its header says.
+
+    NaN is outside the scan and becomes black.
+    """
+    return judged_hu_frame(hu, find_fault(hu), facts, file, frame, window, header=header, **place)
+
+
+def judged_hu_frame(
+    hu: np.ndarray,
+    fault: Fault | None,
+    facts: dict[str, Any],
+    file: str,
+    frame: int,
+    window: Window,
+    *,
+    header: Header | None = None,
+    **place: Any,
+) -> Frame:
+    """`hu_frame` where the reader had to ask for their `fault` already, to know what they are."""
     header = header or Header()
+    if np.isnan(hu.max()):  # one NaN wins over every number
+        hu = np.where(np.isnan(hu), -np.inf, hu)
     values, pixel_mm = to_usual_view(hu, header.orientation), header.pixel_mm
     if pixel_mm is not None and is_turned(header.orientation):
         pixel_mm = pixel_mm[::-1]
     picture = Image.fromarray(window.apply(np.ascontiguousarray(values)))
     return picture_frame(
-        with_square_pixels(picture, pixel_mm), facts, file, frame, header=header, fault=find_fault(hu), **place
+        with_square_pixels(picture, pixel_mm), facts, file, frame, header=header, fault=fault, **place
     )

@@ -25,8 +25,7 @@ def hu_of(image: Image.Image, hu_offset: float | None) -> np.ndarray | None:
     slope, intercept = (1.0, -hu_offset) if hu_offset is not None else _rescale(image)
     if slope is None and (values.dtype.kind == "u" or not np.nanmin(values, initial=0) < _AIR):
         return None
-    hu = values.astype(np.float32) * np.float32(slope or 1.0) + np.float32(intercept)
-    return np.nan_to_num(hu, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
+    return values.astype(np.float32) * np.float32(slope or 1.0) + np.float32(intercept)
 
 
 def _rescale(image: Image.Image) -> tuple[float | None, float]:

@@ -10,10 +10,11 @@ import numpy as np
 from PIL import Image
 
 from ..errors import BadSliceError, brief, shown
-from .build import hu_frame, picture_frame
+from .build import judged_hu_frame, picture_frame
 from .dicom_file import are_rows_torn, check_codestreams, check_rows, complete, element, integer, read_dataset
 from .dicom_header import Header, choose_polarity, read_header
 from .frame import Frame
+from .hounsfield import Fault, find_fault
 from .limits import InputLimits
 from .read import quiet
 from .series import SeriesNames, instance_key, series_key
@@ -83,10 +84,10 @@ def _frames(dataset: Dataset, window: Window, limits: InputLimits | None, file: 
             header.codes.add("not-ct")  # three colours a pixel are no HU
             yield picture_frame(Image.fromarray(_to_8_bit(stored)), facts | header.facts, file, number, **place)
         else:
-            hu = _understood(_to_hu, dataset, stored, header, window)
+            hu, fault = _understood(_to_hu, dataset, stored, header, window)
             if are_rows_torn(hu):
                 raise BadSliceError("its rows and columns do not fit its pixels")
-            yield hu_frame(hu, facts | header.facts, file, number, window, **place)
+            yield judged_hu_frame(hu, fault, facts | header.facts, file, number, window, **place)
 
 
 def _understood(step: Callable[..., Any], *arguments: Any) -> Any:
@@ -181,8 +182,8 @@ def _choose_plugin(dataset: Dataset, available: Sequence[str]) -> str:
     return next((name for name in order if name in available), "")
 
 
-def _to_hu(dataset: Dataset, samples: np.ndarray, header: Header, window: Window) -> np.ndarray:
-    """HU of a frame from its samples as they were decoded: (rows, columns), float32."""
+def _to_hu(dataset: Dataset, samples: np.ndarray, header: Header, window: Window) -> tuple[np.ndarray, Fault | None]:
+    """HU of a frame from its samples as they were decoded, (rows, columns), float32, and why they cannot be HU."""
 
     def convert(stored: np.ndarray) -> np.ndarray:
         hu = _rescale(dataset, stored, header)
@@ -204,14 +205,13 @@ def _to_hu(dataset: Dataset, samples: np.ndarray, header: Header, window: Window
     hidden = hidden_padding(dataset, samples)
 
     if "ModalityLUTSequence" in dataset:  # what a table leads to is no matter of signs
-        hu, is_mended = convert(stated_values(dataset, samples)), False
+        hu = convert(stated_values(dataset, samples))
+        fault, is_mended = find_fault(hu), False
     else:
-        hu, is_mended = best_reading(dataset, samples, convert)
+        hu, fault, is_mended = best_reading(dataset, samples, convert)
     if is_mended:
         header.warnings.add("header-overruled")
-    if samples.dtype.kind == "f":  # no number is no tissue
-        hu = np.nan_to_num(hu, copy=False, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
-    return hu
+    return hu, fault
 
 
 def _padding(dataset: Dataset) -> list[tuple[int, int]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .dicom_file import integer
-from .hounsfield import find_fault, stray_fraction
+from .hounsfield import Fault, find_fault, stray_fraction
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -33,26 +33,25 @@ def hidden_padding(dataset: Dataset, samples: np.ndarray) -> np.ndarray | None:
 
 def best_reading(
     dataset: Dataset, samples: np.ndarray, to_hu: Callable[[np.ndarray], np.ndarray]
-) -> tuple[np.ndarray, bool]:
-    """HU of a frame, and whether the header's sign or bits had to be overruled for it.
+) -> tuple[np.ndarray, Fault | None, bool]:
+    """HU of a frame, why they cannot be HU, and whether the header's sign or bits had to be overruled for them.
 
     The header is believed where its HU can be HU. Else the one other reading of the bits that can be is taken; where
     there is none, or there are two, it stays with the header's, which nobody will be shown.
     """
     hu = to_hu(stated_values(dataset, samples))
-    if samples.dtype.kind == "f":
-        return hu, False
-    is_possible, strays = find_fault(hu) is None, stray_fraction(hu)
-    if is_possible and not strays:
-        return hu, False
+    fault = find_fault(hu)
+    is_possible = fault is None
+    if samples.dtype.kind == "f" or (is_possible and not stray_fraction(hu)):
+        return hu, fault, False
     found: list[np.ndarray] = []
     for values in _other_readings(dataset, samples):
         other = to_hu(values)
         # A reading that already can be HU gives way only to one without a single value that no CT gives.
-        is_better = stray_fraction(other) == 0 if is_possible else find_fault(other) is None
+        is_better = not is_possible or stray_fraction(other) == 0
         if is_better and find_fault(other) is None and not any(np.array_equal(other, one) for one in [hu, *found]):
             found.append(other)
-    return (found[0], True) if len(found) == 1 else (hu, False)
+    return (found[0], None, True) if len(found) == 1 else (hu, fault, False)
 
 
 def _other_readings(dataset: Dataset, samples: np.ndarray) -> Iterator[np.ndarray]:

@@ -70,7 +70,7 @@ def volume_frames(volume: Volume, window: Window, limits: InputLimits | None, fi
         if not is_square(pixel_mm):
             header.warnings.add("pixels-not-square")
         yield hu_frame(
-            np.nan_to_num(plane if back < left else plane.T, nan=-np.inf, posinf=np.inf, neginf=-np.inf),
+            plane if back < left else plane.T,
             {"kind": volume.kind, "frames": len(order)},
             file,
             number,

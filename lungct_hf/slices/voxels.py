@@ -20,8 +20,10 @@ Beside = Callable[[str], BinaryIO]  # opens a file by its name in the same folde
 
 @dataclass(frozen=True)
 class Stored:
-    """What a header says: voxels of `shape` and `dtype`, the first axis changing fastest, from byte `offset` on (-1:
-    they end the file) of the same file or of the one called `data_file`, packed as "gzip" or "bzip2" or not at all.
+    """What a header says: voxels of `shape` (two or three axes) and `dtype`, the first axis changing fastest.
+
+    They are from byte `offset` on (-1: they end the file) of the same file or of the one called `data_file`, packed as
+    "gzip" or "bzip2" or not at all.
 
     `affine` (4 x 4) leads from voxel numbers to mm to the left, the back and the head.
     """
@@ -55,8 +57,6 @@ def stored_frames(
     require("nibabel", "volumes")
     from nibabel.arrayproxy import ArrayProxy
 
-    if not 2 <= len(stored.shape) <= 3:
-        raise BadSliceError(f"it has {len(stored.shape)} axes, and a CT volume has three", "unsupported")
     check_shape(stored.shape)
     shift = shift_of(stored.dtype, hu_offset)
     needed = int(np.prod(stored.shape, dtype=float)) * stored.dtype.itemsize
