@@ -14,6 +14,7 @@ COMMON = {
     "allocator",
     "arrays",
     "classes",
+    "cores",
     "decision",
     "known_sets",
     "errors",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 import warnings
 from collections import Counter
@@ -19,6 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..classes import Classes
+from ..cores import usable_cores
 from ..errors import LungCTError, UsageError, require
 from ..known_sets import set_of_folders, set_of_source
 from ..slices.frame import Frame, Unreadable
@@ -232,7 +232,7 @@ def _look_at_all(
     """What each entry gives. Threads: decoding releases the GIL."""
     budget = _Budget(preprocessing)
     total = len(listing.entries)
-    pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
+    pool = ThreadPoolExecutor(max_workers=min(8, usable_cores()))
     try:
         looks = pool.map(lambda i: _look(i, listing.entries[i], listing.table, window, limits, budget), range(total))
         return list(tqdm(looks, total=total, desc="Reading slices", unit="file", delay=2, disable=not progress))

@@ -17,10 +17,10 @@ import numpy as np
 
 from ..cohort import Cohort
 from ..contract import ONNX_FILE, ONNX_INPUT
+from ..cores import usable_cores
 from ..errors import require
 from ..evaluation import score
 from ..files import write_atomic
-from ..runtime.session import usable_cores
 from ..slices.preprocess import Preprocessing
 
 INT8_FILE = "onnx/model_int8.onnx"

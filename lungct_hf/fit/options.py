@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import time
 from dataclasses import dataclass, fields
@@ -12,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ..classes import HELP as CLASSES
+from ..cores import cores_per_process, usable_cores
 from ..errors import UsageError
 from ..files import publishable, write_json
-from ..runtime.session import usable_cores
 from ..slices.series import parse_positions
 from ..slices.window import Window
 from .recipe import Recipe, load_recipe
@@ -72,7 +71,7 @@ class Options:
         """Loader processes: none on a CPU, where they would only compete with the training."""
         if self.workers is not None:
             return self.workers
-        return 0 if device_type == "cpu" else min(8, os.cpu_count() or 1)
+        return 0 if device_type == "cpu" else min(8, usable_cores())
 
     def check_identity(self, stored: dict[str, Any], now: dict[str, Any]) -> None:
         """Refuse to continue on other data or another number of processes: the result would belong to neither."""
@@ -326,7 +325,7 @@ def _fair_share_of_cores() -> int:
 
     The number is part of the run: sums in another order round differently, and resuming must not.
     """
-    return max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return cores_per_process()
 
 
 def _publishable_command(argv: list[str]) -> str:

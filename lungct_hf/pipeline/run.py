@@ -15,11 +15,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from ..cores import usable_cores
 from ..errors import UsageError
 from ..files import file_in_one_step, publishable, write_json
 from ..runtime import LungCT
 from ..runtime.prediction import Prediction
-from ..runtime.session import usable_cores
 from ..slices.listing import printable
 from ..slices.report import SENTENCES
 from ..slices.series import SeriesChoice

@@ -21,10 +21,10 @@ from typing import Annotated, Any
 
 import typer
 
+from ..cores import cores_per_process
 from ..errors import LungCTError, exit_on_error, require
 from ..files import check_place, file_in_one_step, publishable, write_json
 from ..runtime import LungCT
-from ..runtime.session import usable_cores
 from .manifest import Tally
 from .output import choose_format, write_rows
 from .run import Options, finished_manifest, predict_files
@@ -115,7 +115,7 @@ def run(
     check_place(output)
     chosen = choose_format(form, output)
     rank, world, wait = _group()
-    share = max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    share = cores_per_process()
     loaded = LungCT.from_pretrained(model, threads=share)
     options = Options(force=force, batch_size=batch_size, workers=workers or share)
     predict_sharded(loaded, sources, options, output, rank, world)

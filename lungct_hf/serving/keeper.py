@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..cores import usable_cores
 from ..errors import LungCTError, UsageError
 from ..hub.model_repo import COMMIT, ModelRepo, local_folder
 from ..runtime import LungCT
-from ..runtime.session import usable_cores
 from .record import EVIDENCE, Evidence, read_evidence
 from .self_test import FILES, SelfTest, self_test
 

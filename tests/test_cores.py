@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lungct_hf.runtime.session import quota_of_cores, usable_cores
+from lungct_hf.cores import quota_of_cores, usable_cores
 
 
 def tree(root: Path, groups: str, **files: str) -> Path:
